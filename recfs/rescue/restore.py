@@ -154,7 +154,7 @@ class Restore:
             report = parts.recovered
             found = {
                 name: list(getattr(report, name))
-                for name in ("moved", "trashed", "taken", "found", "gone", "forgotten", "lost", "kept")
+                for name in ("moved", "trashed", "taken", "found", "linked", "gone", "forgotten", "lost", "kept")
             }
             problems = parts.problems.as_json()
             with trio.move_on_after(DRAIN_S):

@@ -14,12 +14,14 @@ from recfs.cli.upkeep.options import IDENTITY
 
 _SHOWN = 20
 """So many paths of each kind are shown; --json has all of them."""
+_LINKED = "a hard link: what is written to one of its names changes the others; put a copy in its place"
 _KINDS = {
     "moved": "renamed since",
     "in trash": "deleted or overwritten since, and in the trash",
     "to lost+found": "in the trash, and nothing is known of it",
     "changed": "changed since",
     "came": "not in the backup",
+    "linked": _LINKED,
     "refused": "not in the backup, and nothing that recfs can have there: it is left alone",
     "gone": "in the backup, and nowhere else",
 }
@@ -28,6 +30,7 @@ _DONE = {
     "trashed": "deleted or overwritten since; the trash has it",
     "taken": "changed since; it is taken as it is, and hashed anew",
     "found": "came since; it is in the catalogue now",
+    "linked": _LINKED,
     "gone": "nowhere; its row stays, and reading it fails until it is removed or written anew",
     "forgotten": "nowhere; its row is removed",
     "lost": "fits nowhere",

@@ -315,6 +315,8 @@ class Comparison:
             made.pending = 0
         self._take_attributes(made, info)
         self._found.report.found.append(made.path)
+        if kind == stat.S_IFREG and info.st_nlink > 1:
+            self._found.report.linked.append(made.path)
         return [made.ino] if kind == stat.S_IFDIR else []
 
     async def _link(self, folder: DirNode, name: bytes, caller: Caller) -> LinkNode:
@@ -338,6 +340,11 @@ _TOLD = (
         "taken",
     ),
     ("were not in the catalogue, and are now", "found"),
+    (
+        "have several names (hard links), and what is written to one of them changes the others: put a copy in its"
+        " place",
+        "linked",
+    ),
     ("are in the catalogue and not on the disk; reading them fails until they are removed or written anew", "gone"),
     ("were to be deleted in S3; their objects stay, for they may be others' by now", "kept"),
 )

@@ -45,6 +45,8 @@ class Report:
     """Paths of what is other than the catalogue said."""
     found: list[str] = field(default_factory=list)
     """… of what it did not know."""
+    linked: list[str] = field(default_factory=list)
+    """… of these, those of a file that has several names (hard links): a write to one changes the others."""
     gone: list[str] = field(default_factory=list)
     """… of what it knows, and is not there."""
     moved: list[str] = field(default_factory=list)

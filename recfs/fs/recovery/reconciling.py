@@ -7,7 +7,7 @@ the next survey, so that a restore that died goes on where it was.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+import uuid
 from typing import TYPE_CHECKING
 
 from recfs.core.bounds import MAX_INT
@@ -18,7 +18,7 @@ from recfs.fs.recovery.survey import Survey
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
     from recfs.fs.recovery.comparison import Comparison
     from recfs.fs.recovery.finds import Finds
@@ -50,9 +50,11 @@ class Reconciling:
         for number in seen.strangers:
             with self._found.aside(("trash", number), f"trash/{number}"):
                 self._keep(number)
-        for count, moved in enumerate(self._in_order(seen.moved)):
+        count = 0
+        async for moved in self._in_order(seen.moved):
             with self._found.aside(moved.ino, _text(moved.now)):
                 await self._has_moved(moved)
+            count += 1
             if count % FLUSH_EVERY == FLUSH_EVERY - 1:
                 await self._behind.flush()
                 self._tree.memory.shrink()
@@ -127,33 +129,61 @@ class Reconciling:
 
     # --- other names ---------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _in_order(moves: list[Moved]) -> Iterator[Moved]:
-        """Each after the one that has its new name so far. Of a ring, one gets a name that nothing has before that."""
-        waiting = {moved.ino: moved for moved in moves}
-        for first in moves:
-            if first.ino not in waiting:
-                continue
-            chain = [waiting.pop(first.ino)]
-            while (following := waiting.pop(chain[-1].after or 0, None)) is not None:
-                chain.append(following)
-            if chain[-1].after == first.ino:
-                yield replace(first, now=_aside(first), over=None)
-            yield from reversed(chain)
+    async def _in_order(self, moves: list[Moved]) -> AsyncIterator[Moved]:
+        """Each after the directory that it is in now, and after what has its new name so far.
+
+        Where that goes round in a ring, one gets a name that nothing has before that.
+        """
+        by_ino, by_name = {moved.ino: moved for moved in moves}, {moved.now: moved for moved in moves}
+        done: set[int] = set()
+        aside: set[int] = set()
+        for first in [*moves, *moves]:  # those that went aside are come to again
+            stack, waiting = [first], {first.ino}
+            while stack:
+                moved = stack[-1]
+                above = _above(moved, by_name)
+                other = by_ino.get(moved.after or 0)
+                if above is not None and above.ino not in done:
+                    if above.ino not in waiting:
+                        stack.append(above)
+                        waiting.add(above.ino)
+                        continue
+                    await self._put_aside(moved)
+                    aside.add(moved.ino)
+                elif other is not None and other.ino not in done | aside:
+                    if other.ino not in waiting:
+                        stack.append(other)
+                        waiting.add(other.ino)
+                    else:
+                        await self._put_aside(other)
+                        aside.add(other.ino)
+                    continue
+                elif moved.ino not in done:
+                    yield moved
+                    done.add(moved.ino)
+                stack.pop()
+                waiting.discard(moved.ino)
+
+    async def _put_aside(self, moved: Moved) -> None:
+        """Give it a name that nothing has, beside its own, for a moment."""
+        with self._found.aside(moved.ino, _text(moved.before)):
+            node = await self._tree.get(moved.ino)
+            # Recordings and jobs have UUIDs for names. A source (9.5) goes on being one.
+            name = str(uuid.uuid4()).encode()
+            if not isinstance(node, DirNode):
+                name = node.name[:200] + b"." + name
+            await self._names.has_moved(node, node.parent, name)
 
     async def _has_moved(self, moved: Moved) -> None:
         try:
             folder = await self._folder(moved.now[:-1])
             node = await self._tree.get(moved.ino)
-            if moved.over is not None:
-                replaced = await self._tree.get(moved.over)
-                if isinstance(replaced, (FileNode, LinkNode)):
-                    self._drop(replaced)
+            replaced = await self._tree.child(folder, moved.now[-1])
+            if isinstance(replaced, (FileNode, LinkNode)) and replaced.ino == moved.over:
+                self._drop(replaced)
             await self._names.has_moved(node, folder, moved.now[-1])
         except (FsError, Stale) as error:  # nobody could have made it through the mount; the comparison says so
             self._found.report.lost.append(f"{_text(moved.now)} (was {_text(moved.before)}; {error})")
-            return
-        if moved.now == _aside(moved):
             return
         self._moved.add(_text(moved.now))
         self._found.report.moved.append(f"{_text(moved.before)} -> {_text(moved.now)}")
@@ -175,9 +205,12 @@ class Reconciling:
         return folder
 
 
-def _aside(moved: Moved) -> tuple[bytes, ...]:
-    """A name beside the one that it had, for a moment. One that is no upload (9.5) does not become one by it."""
-    return (*moved.before[:-1], moved.before[-1][:200] + b".recfs-%d" % moved.ino)
+def _above(moved: Moved, by_name: dict[tuple[bytes, ...], Moved]) -> Moved | None:
+    """The directory of those that are moved that it is in now, the nearest."""
+    for depth in range(len(moved.now) - 1, 0, -1):
+        if (found := by_name.get(moved.now[:depth])) is not None:
+            return found
+    return None
 
 
 def _text(path: tuple[bytes, ...]) -> str:

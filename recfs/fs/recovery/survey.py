@@ -8,7 +8,7 @@ number, and something in it that is known, since inode numbers are given out aga
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from recfs.core.layout import Role, child_role
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _FORMATS = {Kind.FILE: stat.S_IFREG, Kind.DIR: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 PAGE = 1000
+OWN_DEPTH = 4
+"""From here on users give directories their names: users/<id>/recordings/<id>."""
 Path = tuple[bytes, ...]
 
 
@@ -67,6 +69,8 @@ class Seen:
     """Rows whose file or directory is nowhere."""
     came: list[Path] = field(default_factory=list)
     """What no row knows."""
+    linked: list[Path] = field(default_factory=list)
+    """Of these, files that have several names (hard links)."""
     refused: list[Path] = field(default_factory=list)
     """What no row knows, and no row can: by its name, at this place, or as neither a file, a directory nor a symbolic
     link. What is below such a directory is not told.
@@ -86,23 +90,37 @@ class Survey:
         self._below: dict[int, list[int]] = {}
         """Of what is gone: what was in it."""
         self._came: dict[Path, os.stat_result] = {}
+        self._others: dict[Path, tuple[NodeRow, os.stat_result]] = {}
+        """Directories under the name of a row that had another number: not looked into yet."""
+        self._had: dict[Path, NodeRow] = {}
+        """Rows whose name something else has by now."""
+        self._sought: set[int] = set()
+        """Files of whom something else has the name, and which may be somewhere else."""
+        self._vacated: set[Path] = set()
+        """Those of them whose row was found somewhere else."""
         self._displaced: dict[int, tuple[NodeRow, Path]] = {}
         """By inode number on the disk: what stands under the name of a row that had another number."""
 
     async def run(self) -> Seen:
         """Look at everything."""
         for top in await self._rows(ROOT_INO):  # the store's own, which every start sees to
-            await self._compare(top.ino, (top.name,))
+            info = self._store.stat(self._store.home((top.name,)))
+            same = info is not None and top.placement.home_ino in (None, info.st_ino)
+            await self._compare(top.ino, (top.name,), same=same)
         await self._find_folders()
         self._find_files()
         await self._look_into_trash()
         seen = self._seen
+        left = {moved.ino for moved in seen.moved}
+        seen.moved = [self._instead(moved, left) for moved in seen.moved]
         seen.moved.sort(key=lambda each: (len(each.now), each.kind is not Kind.DIR, each.now))
         seen.gone = sorted(self._gone.values(), key=lambda each: each[1])
         left: set[Path] = set()
         for path, info in sorted(self._came.items(), key=lambda each: each[0]):
             if _can_be_taken(path, info):
                 seen.came.append(path)
+                if stat.S_ISREG(info.st_mode) and info.st_nlink > 1:
+                    seen.linked.append(path)
                 continue
             if path[:-1] not in left:
                 seen.refused.append(path)
@@ -122,30 +140,42 @@ class Survey:
     def _entries(self, path: Path) -> dict[bytes, os.stat_result]:
         return self._store.beneath.entries(self._store.home(path))
 
-    async def _compare(self, top: int, path: Path) -> None:
-        """A directory with its row, and all below that stands under its name."""
-        pending = [(top, path)]
+    async def _compare(self, top: int, path: Path, *, same: bool) -> None:
+        """A directory with its row, and all below that stands under its name.
+
+        *same*: it has the inode number that it had. In a copy of a tree none has, and numbers there tell nothing.
+        """
+        pending = [(top, path, same)]
         while pending:
-            folder, path = pending.pop()
+            folder, path, same = pending.pop()
             there = self._entries(path)
             for row in await self._rows(folder):
                 info, at = there.pop(row.name, None), (*path, row.name)
                 if row.kind is Kind.DIR and info is not None and stat.S_ISDIR(info.st_mode):
-                    pending.append((row.ino, at))
+                    is_its = row.placement.home_ino in (None, info.st_ino)
+                    if is_its or not same or len(at) < OWN_DEPTH:
+                        pending.append((row.ino, at, is_its))
+                    else:
+                        self._others[at] = (row, info)
+                        self._had[at] = row
                 elif info is None:
                     await self._miss(row, at)
                 elif stat.S_IFMT(info.st_mode) != _FORMATS[row.kind] and row.placement.staging is None:
                     await self._miss(row, at)
                     self._came[at] = info
+                    self._had[at] = row
                 elif row.kind is Kind.FILE:
-                    self._look_at(row, at, info)
+                    self._look_at(row, at, info, same=same)
             self._came.update(((*path, name), info) for name, info in there.items())
 
-    def _look_at(self, row: NodeRow, at: Path, info: os.stat_result) -> None:
+    def _look_at(self, row: NodeRow, at: Path, info: os.stat_result, *, same: bool) -> None:
         known = row.placement.home_ino
         facts = (row.size_bytes, row.mtime_ns) == (info.st_size, info.st_mtime_ns)
         if known not in (None, info.st_ino):
             self._displaced[info.st_ino] = (row, at)
+            self._had[at] = row
+            if same:
+                self._sought.add(row.ino)
         if not facts or known not in (None, info.st_ino):
             self._seen.changed.append(at)
 
@@ -174,33 +204,81 @@ class Survey:
     # --- other names ---------------------------------------------------------------------------------------------
 
     async def _find_folders(self) -> None:
+        await self._look_among(list(self._came))
+        while self._others:
+            others, found = dict(self._others), await self._changed_places()
+            left = {ino for ino, _ in found.values()}
+            for path, (row, info) in others.items():
+                del self._others[path]
+                if path in found:
+                    await self._move(*found[path], path)
+                elif row.ino in left or path in self._vacated:
+                    self._came[path] = info
+                else:  # it was removed and made again, say
+                    await self._compare(row.ino, path, same=False)
+            await self._look_among(list(self._came))  # more is known to be missing
+
+    async def _changed_places(self) -> dict[Path, tuple[int, Path]]:
+        """Which of the other directories are which rows', whose own names are free or have such a one: and its name."""
         by_number = self._by_number(Kind.DIR)
-        pending = sorted((path for path, info in self._came.items() if stat.S_ISDIR(info.st_mode)), reverse=True)
+        found: dict[Path, tuple[int, Path]] = {}
+        for path, (_, info) in self._others.items():
+            match = by_number.get(info.st_ino)
+            if match is not None and await self._is_alike(match[0], path):
+                found[path] = match
+        while True:
+            left = {ino for ino, _ in found.values()}
+            kept = {
+                path: match
+                for path, match in found.items()
+                if path in self._vacated or self._others[path][0].ino in left
+            }
+            if len(kept) == len(found):
+                return found
+            found = kept
+
+    async def _look_among(self, paths: list[Path]) -> None:
+        """Of what no row knows: which directories are rows' that had another name, and what is in the others."""
+        by_number = self._by_number(Kind.DIR)
+        pending = sorted((path for path in paths if self._is_folder(path)), reverse=True)
         while pending:
             path = pending.pop()
             info = self._came.get(path)
             if info is None:
                 continue
-            ino = by_number.get(info.st_ino)
-            if ino is not None and ino in self._gone and await self._is_alike(ino, path):
-                del self._came[path]
-                _, before = self._found(ino)
-                self._seen.moved.append(Moved(ino, Kind.DIR, before, path))
+            match = by_number.get(info.st_ino)
+            if match is not None and await self._is_alike(match[0], path):
+                self._came = {each: at for each, at in self._came.items() if each[: len(path)] != path}
                 known = set(self._came)
-                await self._compare(ino, path)
+                await self._move(*match, path)
                 by_number = self._by_number(Kind.DIR)
                 fresh = [each for each in self._came if each not in known]
             else:
                 fresh = [(*path, name) for name in self._entries(path)]
                 self._came.update(((*path, name), info) for name, info in self._entries(path).items())
-            pending += sorted(
-                (each for each in fresh if each in self._came and stat.S_ISDIR(self._came[each].st_mode)), reverse=True
-            )
+            pending += sorted((each for each in fresh if self._is_folder(each)), reverse=True)
 
-    def _by_number(self, kind: Kind) -> dict[int, int]:
+    def _is_folder(self, path: Path) -> bool:
+        info = self._came.get(path)
+        return info is not None and stat.S_ISDIR(info.st_mode)
+
+    async def _move(self, ino: int, before: Path, now: Path) -> None:
+        """A directory has another name, and what is in it is compared there."""
+        if ino in self._gone:
+            self._found(ino)
+        else:
+            self._vacated.add(before)
+        self._seen.moved.append(Moved(ino, Kind.DIR, before, now))
+        await self._compare(ino, now, same=True)
+
+    def _by_number(self, kind: Kind) -> dict[int, tuple[int, Path]]:
+        """Rows whose entry is not, or may not be, under their name: by its inode number on the disk."""
+        rows = [*self._gone.values()]
+        if kind is Kind.DIR:
+            rows += [(row, path) for path, (row, _) in self._others.items() if path not in self._vacated]
         return {
-            number: ino
-            for ino, (row, _) in self._gone.items()
+            number: (row.ino, path)
+            for row, path in rows
             if row.kind is kind and (number := row.placement.home_ino) is not None
         }
 
@@ -214,7 +292,8 @@ class Survey:
 
     def _find_files(self) -> None:
         """Files under other names: which nothing had then, or another file, which may be under a third by now."""
-        lost = {row.placement.home_ino: (row, path) for row, path in self._displaced.values()}
+        displaced = [each for each in self._displaced.values() if each[0].ino in self._sought]
+        lost = {row.placement.home_ino: (row, path) for row, path in displaced}
         lost |= {row.placement.home_ino: (row, path) for row, path in self._gone.values() if row.kind is Kind.FILE}
         lost.pop(None, None)
         found: list[tuple[NodeRow, Path, Path]] = []
@@ -238,15 +317,12 @@ class Survey:
 
     def _follow(self, found: list[tuple[NodeRow, Path, Path]]) -> None:
         """What was found to have another name, and what that means for those that had these names."""
-        had = {path: row.ino for row, path in self._displaced.values()}
+        had = {path for _, path in self._displaced.values()}
         left = {row.ino for row, _, _ in found}
         taken = {now for _, _, now in found}
         for row, before, now in found:
             self._gone.pop(row.ino, None)
-            other = had.get(now)
-            is_left = other in left
-            over, after = (None, other) if is_left else (other, None)
-            self._seen.moved.append(Moved(row.ino, Kind.FILE, before, now, over, after))
+            self._seen.moved.append(Moved(row.ino, Kind.FILE, before, now))
             if now in had:
                 self._seen.changed.remove(now)
             if before in had and before not in taken:  # a new file has the name that this one had
@@ -255,6 +331,15 @@ class Survey:
                 if info is not None:
                     self._came[before] = info
         self._displaced = {number: each for number, each in self._displaced.items() if each[0].ino not in left}
+
+    def _instead(self, moved: Moved, left: set[int]) -> Moved:
+        """With what is to become of the row that had the name. *left*: rows that have another one."""
+        row = self._had.get(moved.now)
+        if row is None or row.ino == moved.ino:
+            return moved
+        if row.ino in left:
+            return replace(moved, after=row.ino)
+        return moved if row.kind is Kind.DIR else replace(moved, over=row.ino)
 
     # --- the trash -----------------------------------------------------------------------------------------------
 
@@ -303,6 +388,8 @@ def told(seen: Seen) -> Iterator[tuple[str, str]]:
         yield "changed", _text(path)
     for path in seen.came:
         yield "came", _text(path)
+    for path in seen.linked:
+        yield "linked", _text(path)
     for path in seen.refused:
         yield "refused", _text(path)
     for _, path in seen.gone:
