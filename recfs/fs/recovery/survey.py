@@ -111,8 +111,8 @@ class Survey:
         self._find_files()
         await self._look_into_trash()
         seen = self._seen
-        left = {moved.ino for moved in seen.moved}
-        seen.moved = [self._instead(moved, left) for moved in seen.moved]
+        elsewhere = {moved.ino for moved in seen.moved}
+        seen.moved = [self._instead(moved, elsewhere) for moved in seen.moved]
         seen.moved.sort(key=lambda each: (len(each.now), each.kind is not Kind.DIR, each.now))
         seen.gone = sorted(self._gone.values(), key=lambda each: each[1])
         left: set[Path] = set()
@@ -302,8 +302,8 @@ class Survey:
                 found.append((*match, path))
                 del self._came[path]
         for path in [path for _, path in self._displaced.values()]:
-            info = self._store.stat(self._store.home(path))
-            if info is not None and (match := self._match(lost, info)) is not None:
+            there = self._store.stat(self._store.home(path))
+            if there is not None and (match := self._match(lost, there)) is not None:
                 found.append((*match, path))
         self._follow(found)
 
