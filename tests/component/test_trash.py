@@ -415,3 +415,14 @@ async def test_what_the_kernel_writes_after_a_removal_is_sealed_as_it_is(place: 
         await fs.drain()
         assert await fs.read(FILE) == b"FIRST"
         await fs.assert_consistent()
+
+
+async def test_a_path_of_which_the_trash_has_nothing_is_named(fs: Filesystem) -> None:
+    """Who mistyped it would else take it for restored."""
+    await fs.write(FILE, b"data")
+    await fs.unlink(FILE)
+    for extra in ({}, {"to": OTHER}, {"user": "5"}):
+        result = await ask(fs, "trash_restore", path=f"{FILE}x", **extra)
+        assert (result["files"], result["restored"]) == (0, [])
+        assert result["kept"] == [{"path": f"{FILE}x", "reason": "the trash has nothing of it"}]
+    assert (await ask(fs, "trash_restore", user="77"))["kept"] == []

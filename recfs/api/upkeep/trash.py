@@ -82,6 +82,10 @@ class TrashAnswers:
             if all(params.get(key) is None for key in ("path", "user", "since_s")):
                 raise InvalidArgument("ids, path, user or since_s has to be given")
             chosen = list({(each.path, is_cut(each.path) and each.number): each for each in chosen}.values())
+            if not chosen and params.get("path") is not None:
+                outcome = Outcome()
+                outcome.keep(str(params["path"]), "the trash has nothing of it")
+                return outcome.as_json() | {"restored": []}
         if to is None:
             outcome, restored = await self._trash.restore_all(chosen, force=force)
             return outcome.as_json() | {"restored": [{"number": number, "path": path} for number, path in restored]}
