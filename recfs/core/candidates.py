@@ -19,6 +19,8 @@ MOST = 100_000
 """So many wait at a time; others are found again later."""
 
 _COME = (Finding.NEW, Finding.CHANGED)
+_LEFT = (Finding.GONE, Finding.RENUMBERED)
+"""What had been there is not, or is at another place."""
 
 
 @dataclass(slots=True)
@@ -85,7 +87,7 @@ class Candidates:
             self.crowded = True
             return False
         made = self._known[key] = Candidate(finding, seen, now_s, 0.0, row, files, counts, scanned)
-        if finding is Finding.GONE:
+        if finding in _LEFT:
             self._count(made, 1)
             if row is not None and row.home_ino is not None:
                 self._gone[row.home_ino] = key
@@ -97,7 +99,7 @@ class Candidates:
         return made.finding is not Finding.BUSY and quiet_s <= 0
 
     def _count(self, gone: Candidate, sign: int) -> None:
-        if not gone.elsewhere:
+        if gone.finding is Finding.GONE and not gone.elsewhere:
             self._gone_alone += sign * gone.counts
             self._gone_in_folders += sign * gone.files
 
@@ -122,7 +124,7 @@ class Candidates:
         known = self._known.pop(key, None)
         if known is None:
             return
-        if known.finding is Finding.GONE:
+        if known.finding in _LEFT:
             self._count(known, -1)
             home_ino = known.row.home_ino if known.row is not None else None
             if home_ino is not None and self._gone.get(home_ino) == key:
@@ -145,7 +147,7 @@ class Candidates:
         return max(self._gone_alone, self._gone_in_folders)
 
     def gone_from(self, st_ino: int) -> Key | None:
-        """Where the entry with that inode number on the disk is missed."""
+        """Where the entry with that inode number on the disk is missed, or another has its place."""
         return self._gone.get(st_ino)
 
     def come_to(self, st_ino: int | None) -> Key | None:

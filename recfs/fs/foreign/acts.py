@@ -138,6 +138,8 @@ class Acts:
             case Finding.DESCRIBED if entry is not None and seen is not None:
                 self._rows.described(entry, seen)
                 self._done(key, "described", entry)
+            case Finding.RENUMBERED if self._candidates.come_to(entry.home_ino if entry is not None else None):
+                self._put_off(key, self._judging.quiet_s)  # it has moved, and is renamed there
             case Finding.RENUMBERED if isinstance(entry, DirNode) and seen is not None:
                 self._forget_watch(entry.ino)
                 self._rows.renumbered(entry, seen)
@@ -229,7 +231,9 @@ class Acts:
         if origin.unlinked or parent.children.get(origin.name) is not origin or origin.home_ino != seen.st_ino:
             return False
         known = self._judging.known(origin)
-        if known is None or judge(known, self._judging.seen(parent, origin.name)) is not Finding.GONE:
+        if known is None:
+            return False
+        if judge(known, self._judging.seen(parent, origin.name)) not in (Finding.GONE, Finding.RENUMBERED):
             return False
         # At its new place it would have to be what its row says; else it is another that got the number.
         return is_same(known, seen)
