@@ -76,6 +76,8 @@ class Acts:
         """Paths of the first few of each, while they are seen to …"""
         self._counted: Counter[str] = Counter()
         """… and how many they are."""
+        self._apart: set[int] = set()
+        """Directories that cannot be where they lie by now: what has their name is taken for them."""
 
     async def act(self, folder: DirNode, names: list[bytes]) -> None:
         """See to entries of a directory. What fails is told, and the others go on."""
@@ -138,14 +140,8 @@ class Acts:
             case Finding.DESCRIBED if entry is not None and seen is not None:
                 self._rows.described(entry, seen)
                 self._done(key, "described", entry)
-            case Finding.RENUMBERED if self._candidates.come_to(entry.home_ino if entry is not None else None):
-                self._put_off(key, self._judging.quiet_s)  # it has moved, and is renamed there
             case Finding.RENUMBERED if isinstance(entry, DirNode) and seen is not None:
-                self._forget_watch(entry.ino)
-                self._rows.renumbered(entry, seen)
-                self._candidates.drop(key)
-                self._judging.hollow.pop(entry.ino, None)
-                self._judging.again.found(entry.ino)
+                await self._renumber(key, entry, seen, origin)
             case Finding.GONE if entry is not None:
                 self._gone(key, entry, seen, is_empty=is_empty)
 
@@ -168,16 +164,18 @@ class Acts:
     # --- what no row knows ---------------------------------------------------------------------------------------
 
     async def _origin(self, key: Key) -> Node | None:
-        """What seems to have been moved here."""
+        """What seems to have been moved here, of what is missed elsewhere or has something else in its place."""
         candidate = self._candidates.get(key)
-        seen = candidate.seen if candidate is not None and candidate.finding is Finding.NEW else None
+        come = (Finding.NEW, Finding.RENUMBERED)
+        seen = candidate.seen if candidate is not None and candidate.finding in come else None
         source = self._candidates.gone_from(seen.st_ino) if seen is not None else None
         if source is None:
             return None
         try:
-            return await self._tree.child(await self._tree.directory(source[0]), source[1])
+            origin = await self._tree.child(await self._tree.directory(source[0]), source[1])
         except (Stale, NotADirectory):
             return None
+        return origin if origin is None or origin.ino not in self._apart else None
 
     async def _adopt(self, here: AtHand, folder: DirNode, name: bytes, seen: Seen, origin: Node | None) -> None:
         key = (folder.ino, name)
@@ -190,7 +188,13 @@ class Acts:
             raise
         if origin is not None and self._has_moved(origin, seen):
             source = (origin.parent.ino, origin.name)
-            await self._rows.moved(origin, folder, name)
+            was = self._candidates.get(source)
+            try:
+                await self._rows.moved(origin, folder, name)
+            except FsError:
+                if was is not None and was.finding is Finding.RENUMBERED:
+                    self._apart.add(origin.ino)
+                raise
             self._candidates.drop(source)
             self._done(key, "moved", origin)
             self._marks.entry(*source)  # something else may be there instead
@@ -237,6 +241,43 @@ class Acts:
             return False
         # At its new place it would have to be what its row says; else it is another that got the number.
         return is_same(known, seen)
+
+    # --- a directory under whose name another one lies ------------------------------------------------------------
+
+    async def _renumber(self, key: Key, entry: DirNode, seen: Seen, origin: Node | None) -> None:
+        if entry.ino not in self._apart:
+            if self._candidates.come_to(entry.home_ino) is not None:
+                self._put_off(key, self._judging.quiet_s)  # it has moved, and is renamed there
+                return
+            if origin is not None and self._have_changed_places(entry, seen, origin):
+                await self._exchange(entry, origin)
+                return
+        self._apart.discard(entry.ino)
+        self._forget_watch(entry.ino)
+        self._rows.renumbered(entry, seen)
+        self._candidates.drop(key)
+        self._judging.hollow.pop(entry.ino, None)
+        self._judging.again.found(entry.ino)
+
+    def _have_changed_places(self, entry: Node, seen: Seen, origin: Node) -> bool:
+        """Whether what lies at *entry*'s place is *origin*'s, and the other way round. Atomic."""
+        if origin is entry or not self._has_moved(origin, seen):
+            return False
+        there = self._judging.seen(origin.parent, origin.name)
+        return there is not None and self._has_moved(entry, there)
+
+    async def _exchange(self, one: Node, two: Node) -> None:
+        keys = [(node.parent.ino, node.name) for node in (one, two)]
+        try:
+            await self._rows.exchanged(one, two)
+        except FsError:
+            self._apart |= {one.ino, two.ino}
+            raise
+        for key, node in zip(keys, (two, one), strict=True):
+            self._done(key, "moved", node)
+            self._marks.entry(*key)  # with another mode, perhaps
+            self._judging.hollow.pop(node.ino, None)
+            self._judging.again.found(node.ino)  # what happened in it meanwhile could not be seen
 
     # --- what is gone (atomic) -----------------------------------------------------------------------------------
 

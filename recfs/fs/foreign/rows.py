@@ -199,5 +199,18 @@ class ForeignRows:
         for each in (old, folder):
             self._kernel.forget_inode(each.ino)
 
+    async def exchanged(self, one: Node, two: Node) -> None:
+        """Either's entry lies under the other's name by now. Raises what exchanging them does (QuotaExceeded …)."""
+        places = [(one.parent, one.name), (two.parent, two.name)]
+        await self._vfs.names.exchange(*places[0], *places[1], _OPERATOR)
+        for node, place in zip((one, two), places, strict=True):
+            self._tree.locations.forget(node, node.moved)
+            node.moved = None
+            node.pending &= ~Pending.MOVE
+            self._behind.node(node)
+            self._tree.events.renamed(node, *place)
+            self._kernel.forget_entry(place[0].ino, place[1], 0)
+            self._kernel.forget_inode(place[0].ino)
+
 
 __all__ = ["ForeignRows"]
