@@ -42,6 +42,8 @@ class TrashedObjects:
         self._copies = copies
         self._journal = copies.journal
         self._link = link
+        self._going_aside: set[str] = set()
+        """Keys to which S3 is just copying something."""
 
     async def make_way(self, key: str) -> None:
         """Something is about to be put under *key*: copy what is a version in the trash aside, on the server.
@@ -58,17 +60,27 @@ class TrashedObjects:
             if is_first:
                 self._journal.delete(aside, max(0.0, left_ns / _NS), ino=row.ino)
             await self._tree.behind.durable()
+            self._going_aside.add(aside)
             try:
                 info = await self._copied(row, aside, is_first=is_first)
             except (ObjectMissing, ObjectChanged, ObjectArchived, Stale) as error:
                 log.warning("trash: %r, number %d, is not kept any longer: %s", row.path, row.gid, error)
                 self.index.drop(row.gid)
                 continue
+            finally:
+                self._went_aside(row.gid, aside)
             if row.gid in self.index.rows:  # else it was restored, or given up, meanwhile
                 whole = await self.index.whole(row)
                 if row.gid in self.index.rows:
                     self.index.moved(whole, aside, info.etag)
                     await self._tree.behind.durable()
+
+    def _went_aside(self, number: int, aside: str) -> None:
+        """S3 has copied it, or has not. Nobody wants a copy of what was restored or given up meanwhile. Atomic."""
+        self._going_aside.discard(aside)
+        if number not in self.index.rows:
+            self._journal.keep_new_object(aside)  # one deletion is enough
+            self._journal.delete(aside)
 
     async def _copied(self, row: TrashRow, aside: str, *, is_first: bool) -> ObjectInfo:
         """Copy it. The object may have another etag, by a request that S3 did not answer, or that was under way when
@@ -166,7 +178,7 @@ class TrashedObjects:
             self._hurry(self._journal.rows[row_id].key)
 
     def _hurry(self, key: str) -> None:
-        if self.index.at(key):
+        if self.index.at(key) or key in self._going_aside:  # deleted before it is there it would stay for ever
             return
         for row_id in self._journal.deletions_of(key) - self._journal.running.keys():
             self._journal.retry(row_id)

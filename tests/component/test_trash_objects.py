@@ -14,7 +14,7 @@ from recfs.tier.trashed import TRASH
 from recfs.tier.uploads.holders import ASIDE
 
 from .build import OPERATOR, REC, Filesystem, pattern
-from .far import ask, bucket, down, tick, until
+from .far import Hold, ask, bucket, down, tick, until
 from .test_tier import evict, stored, tiered
 
 if TYPE_CHECKING:
@@ -192,3 +192,26 @@ async def test_the_object_of_an_empty_file_goes_with_it(fs: Filesystem) -> None:
     await fs.unlink(MOVED)
     await fs.drain()
     await until(lambda: stored(fs) == {FILE: OLD, OTHER: NEW})
+
+
+@pytest.mark.parametrize("way", ["restored", "purged"])
+async def test_a_copy_aside_that_is_under_way_goes_with_its_version(fs: Filesystem, way: str) -> None:
+    """The version was brought back, or given up, while S3 was at it: nobody has the copy that comes about then."""
+    await evict(fs)
+    await fs.unlink(FILE)
+    hold = Hold(fs, "copy")
+    await fs.write(FILE, NEW)
+    await hold.entered()
+    if way == "restored":
+        assert (await ask(fs, "trash_restore", path=FILE, to=MOVED))["kept"] == []
+    else:
+        assert (await ask(fs, "trash_purge", path=FILE))["kept"] == []
+    rows, now_ns = fs.tier.journal.rows, fs.tier.journal.now_ns()
+    await until(lambda: not any(row.key.startswith(TRASH) and row.next_try_ns <= now_ns for row in rows.values()))
+    hold.let_go()
+    await fs.drain()
+    await until(lambda: not any(key.startswith(TRASH) for key in stored(fs)))
+    assert await fs.read(FILE) == NEW
+    assert not any(row.key.startswith(TRASH) for row in rows.values())
+    if way == "restored":
+        assert await fs.read(MOVED) == OLD
