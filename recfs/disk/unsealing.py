@@ -189,6 +189,8 @@ class Unsealing:
         body = node.body
         assert body is not None
         async with Held(body.lock, node):
+            if self._versions.trash.is_kept and not node.unlinked:
+                await self._tree.xattrs(node)  # the trash has them beside the old bytes
             kept = self._versions.keeps(node)
             if not kept or (body.backing and not room and self._versions.is_half_gone(node)):
                 await self.unseal_held(node)
@@ -203,7 +205,7 @@ class Unsealing:
             if is_gone(node):
                 return
             slot = self._pool.take()
-            self._versions.set_aside(node, holder=node)
+            self._versions.overwritten(node)
             self._anew(node)
             self._tree.resize(node, 0)
             node.staging, fd = slot
@@ -233,7 +235,7 @@ class Unsealing:
         if is_gone(node):
             self._pool.discard(staging)
         else:
-            self._versions.set_aside(node, holder=node, copy=(staging, info))
+            self._versions.overwritten(node, copy=(staging, info))
             promised = Promise.CLOSED if node.state.is_whole else node.promised
             self._anew(node)
             body.unproven = True  # the rows have to know of the copy before there is nothing else

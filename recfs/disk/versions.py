@@ -105,6 +105,12 @@ class Versions:
         self._behind.garbage(entry)
         return entry
 
+    def overwritten(self, node: FileNode, *, copy: tuple[str, os.stat_result] | None = None) -> None:
+        """The node goes on with other bytes: its present ones become garbage, and its attributes are kept with them as
+        far as they are in memory. *copy*: as in `set_aside`. Atomic.
+        """
+        self.trash.keep_beside(node, self.set_aside(node, holder=node, copy=copy))
+
     def hand_over(self, node: Node, entry: Garbage) -> None:
         """Give the node's physical place to *entry*."""
         staging = getattr(node, "staging", None)

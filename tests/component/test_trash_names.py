@@ -14,6 +14,7 @@ from recfs.core.model import State
 from recfs.errors import NotFound, QuotaExceeded
 from recfs.fs.attributes import Changes
 from recfs.state.nodes import DirNode, LinkNode
+from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern
 from .test_trash import FILE, HOUR, KEEPS, OTHER, ask, kept, listed
@@ -165,6 +166,32 @@ async def test_attributes_of_a_replaced_version_are_its_own(fs: Filesystem) -> N
     assert await kept(fs, ids=[entry["number"]], to=OTHER) == {}
     assert await attribute(fs, OTHER, b"user.of") == b"the first"
     assert await attribute(fs, FILE, b"user.of") == b"the second"
+    await fs.drain()
+    await fs.assert_consistent()
+
+
+@pytest.mark.parametrize("by_the_kernel", [False, True])
+async def test_attributes_of_an_overwritten_version_come_back_with_it(fs: Filesystem, by_the_kernel: bool) -> None:
+    """The file keeps its own, too: what is restored is what it was when it was emptied."""
+    await fs.write(FILE, b"first")
+    await attribute(fs, FILE, b"user.of", b"the first")
+    await fs.drain()
+    await fs.stop()
+    fs.files = FakeKernelFiles() if by_the_kernel else None
+    await fs.reopen()  # they are not in memory when the file is emptied
+    held = (await fs.pass_open(FILE, os.O_RDWR))[0] if by_the_kernel else None
+    await fs.write(FILE, b"second!")
+    if held is not None:
+        await fs.close(held)
+    await fs.drain()
+    await attribute(fs, FILE, b"user.of", b"the second")
+    await fs.stop()
+    await fs.reopen()
+    (entry,) = await listed(fs)
+    assert await kept(fs, ids=[entry["number"]], to=OTHER) == {}
+    assert await attribute(fs, OTHER, b"user.of") == b"the first"
+    assert await attribute(fs, FILE, b"user.of") == b"the second"
+    assert await fs.read(OTHER) == b"first"
     await fs.drain()
     await fs.assert_consistent()
 

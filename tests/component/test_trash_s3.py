@@ -13,7 +13,7 @@ from recfs.core.model import State
 from recfs.errors import NotSupported, Stale
 from recfs.ports.object_errors import AccessRefused, ObjectArchived, ObjectStoreError, ServerFault
 
-from .build import REC, Filesystem, filesystem, pattern
+from .build import OPERATOR, REC, Filesystem, filesystem, pattern
 from .far import ask, bucket, failing, tick, until
 from .test_tier import evict, stored, tiered
 
@@ -132,6 +132,17 @@ async def test_overwritten_it_is_kept_as_well(fs: Filesystem) -> None:
     assert await listed(fs) == [(FILE, len(NEW), "trash")]
     await rest(fs)
     assert stored(fs) == {FILE: OLD}
+
+
+async def test_overwritten_it_has_its_attributes_with_it(fs: Filesystem) -> None:
+    await fs.xattrs.set((await fs.node(FILE)).ino, b"user.of", b"the first", OPERATOR)
+    await fs.stop()
+    await fs.reopen()  # they are not in memory when the file is emptied
+    await fs.write(FILE, NEW)
+    await fs.drain()
+    (entry,) = [each for each in (await ask(fs, "trash_list"))["entries"] if each["kind"] == "file"]
+    assert await restored(fs, ids=[entry["number"]], to=OTHER) == {}
+    assert await fs.parts.tree.xattrs(await fs.node(OTHER)) == {b"user.of": b"the first"}
 
 
 async def test_replaced_by_a_rename_it_is_kept_as_well(fs: Filesystem) -> None:
