@@ -55,7 +55,7 @@ class Mark:
         """The mark that an attribute's value says; None for one that says nothing."""
         try:
             mark = cls(**json.loads(value or b""))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
         numbers = (mark.count, mark.durable, mark.next_ino)
         texts = (mark.store, mark.boot)

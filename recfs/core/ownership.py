@@ -41,7 +41,7 @@ def read_mark(data: bytes) -> Mark:
     try:
         known = json.loads(data)
         found = Mark(*(str(known[name]) for name in ("store", "token", "host", "root", "since")))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return Mark("unknown", "", "an unknown host", "of another version", "an unknown time")
     return found
 

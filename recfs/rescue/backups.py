@@ -17,7 +17,7 @@ from recfs.catalogue.copying import CatalogueCopies
 from recfs.clock import SystemClock, boot_id
 from recfs.core.generation import Mark
 from recfs.core.upkeep.backups import SEALED, Contents, Kept, newest
-from recfs.errors import BackupDamaged, InvalidArgument, NotFound, RecfsError
+from recfs.errors import BackupDamaged, InvalidArgument, NotAllowed, NotFound, RecfsError
 from recfs.ports.object_errors import ObjectStoreError
 from recfs.state.problems import reason_of
 from recfs.stores import sealing
@@ -71,9 +71,12 @@ class Backups:
         """Which were not taken for the newest good one, and why."""
 
     def kept(self) -> list[Kept]:
-        """All of them, oldest first; of the bucket as far as that answers (`trouble`). Raises OSError."""
-        store = self._store()
-        found = self._folder.kept(store)
+        """All of them, oldest first; of the bucket as far as that answers (`trouble`). Raises NotAllowed, OSError."""
+        try:
+            store = self._store()
+            found = self._folder.kept(store, all_of_it=True)
+        except PermissionError as error:
+            raise NotAllowed(f"{error.filename} cannot be read: run this as its owner or root") from error
         if self._bucket is not None:
             try:
                 found += self._bucket.kept(store)

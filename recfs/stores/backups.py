@@ -111,23 +111,31 @@ class BackupFolder:
             os.rename(beside, self.path / header_of(header.name))
         self._sync()
 
-    def kept(self, store: str | None = None) -> list[Kept]:
-        """The backups there, oldest first; *store*: of that one only. Empty where there is no directory."""
+    def kept(self, store: str | None = None, *, all_of_it: bool = False) -> list[Kept]:
+        """The backups there, oldest first; *store*: of that one only. Empty where there is no directory.
+
+        Raises OSError, *all_of_it* also where a header may not be read: else what it tells of is left out.
+        """
         try:
             names = set(os.listdir(self.path))
         except FileNotFoundError:
             return []
         found = []
         for name in names:
-            header = self._header(name) if name.endswith(HEADER) else None
+            header = self._header(name, strict=all_of_it) if name.endswith(HEADER) else None
             if header is not None and store in (None, "", header.contents.store) and header_of(header.name) == name:
                 found.append(Kept(header, str(self.path), self._damage(header)))
         return sorted(found, key=lambda each: each.header.order)
 
-    def _header(self, name: str) -> Header | None:
+    def _header(self, name: str, *, strict: bool) -> Header | None:
         try:
-            with open(self.path / name, "rb") as file:
-                return read_header(file.read(_MAX_HEADER_BYTES))
+            with open(self.path / name, "rb", opener=_at_once) as file:
+                is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+                return read_header(file.read(_MAX_HEADER_BYTES)) if is_file else None
+        except PermissionError:
+            if strict:
+                raise
+            return None
         except OSError:
             return None
 
@@ -155,6 +163,11 @@ class BackupFolder:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open what may be a FIFO, by whomever, and not wait for who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _is_without(name: str, names: set[str]) -> bool:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyrage
 import pytest
+import trio
 
-from recfs.core.upkeep.backups import Kept
-from recfs.errors import BackupDamaged, InvalidArgument, NotFound
+from recfs.core.upkeep.backups import Kept, header_of
+from recfs.errors import BackupDamaged, InvalidArgument, NotAllowed, NotFound
 from recfs.ports.object_errors import Unreachable
 from recfs.rescue.backups import Backups
 from recfs.rescue.drill import Drill
@@ -168,3 +173,35 @@ async def test_of_what_is_in_s3_alone_the_object_is_asked_for(place: Path, tmp_p
         assert "no route" in found["wrong"][0]["reason"]
         fs.objects.heal()
         fs.checked_at_end = False
+
+
+async def test_what_else_lies_beside_backups_holds_nobody_up(place: Path, tmp_path: Path) -> None:
+    """Somebody else's FIFO, directory and link in a directory that several share."""
+    async with filesystem(place / "root", backup={"directory": tmp_path}) as fs:
+        made = await backed_up(fs)
+        os.mkfifo(tmp_path / "catalogue-fifo.json")
+        os.mkdir(tmp_path / "catalogue-directory.json")
+        os.symlink("catalogue-link.json", tmp_path / "catalogue-link.json")
+        with trio.fail_after(5):
+            assert await trio.to_thread.run_sync(Backups(fs.config).kept, abandon_on_cancel=True) == [made]
+
+
+@pytest.mark.parametrize("what", ["directory", "header"])
+async def test_who_may_not_read_backups_is_told_so(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """And not that there is none."""
+    async with filesystem(place / "root", backup={"directory": tmp_path}) as fs:
+        made = await backed_up(fs)
+        refused = tmp_path if what == "directory" else tmp_path / header_of(made.header.name)
+        for name in ("open", "listdir"):
+            monkeypatch.setattr(os, name, partial(_refusing, getattr(os, name), refused))
+        with pytest.raises(NotAllowed, match=f"{re.escape(str(refused))} cannot be read"):
+            Backups(fs.config).kept()
+        monkeypatch.undo()
+
+
+def _refusing(call: Callable[..., Any], refused: Path, path: Any, *args: Any, **more: Any) -> Any:
+    if isinstance(path, (str, Path)) and str(path) == str(refused):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return call(path, *args, **more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,17 @@ def test_a_header_of_another_format_is_none() -> None:
     known = json.loads(kept(7).header.to_json())
     assert read_header(json.dumps(known | {"recfs_backup": 2}).encode()) is None
     assert read_header(json.dumps([1]).encode()) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 100_000, "Infinity", "1" * 5000, "1" * 30], ids=["deep", "infinite", "long", "large"]
+)
+@pytest.mark.parametrize("key", ["generation", "made_ns", "size_bytes"])
+def test_a_header_with_a_value_that_nobody_wrote_is_none(key: str, value: str) -> None:
+    text = kept(7).header.to_json().decode()
+    odd = re.sub(rf'"{key}": \d+', f'"{key}": {value}', text)
+    assert odd != text
+    assert read_header(odd.encode()) is None
 
 
 def test_names_sort_by_time_and_say_whose_they_are() -> None:

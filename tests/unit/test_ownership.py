@@ -45,7 +45,9 @@ def test_a_mark_is_read_back() -> None:
     assert read_mark(odd.to_json()).store == "mine"
 
 
-@pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b'{"store": "mine"}', b"\xff\xfe", b"<html>"])
+@pytest.mark.parametrize(
+    "data", [b"", b"null", b"[]", b"{}", b'{"store": "mine"}', b"\xff\xfe", b"<html>", b"[" * 100_000]
+)
 def test_a_mark_that_cannot_be_understood_is_somebody_elses(data: bytes) -> None:
     assert verdict_on(read_mark(data), "mine", KNOWN, running=False, knows=True, empty=True) is Verdict.FOREIGN
 

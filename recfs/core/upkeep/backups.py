@@ -11,6 +11,7 @@ from recfs.core.units import format_duration
 
 FORMAT = 1
 PLAIN, SEALED, HEADER = ".db", ".db.age", ".json"
+_MOST = (1 << 63) - 1
 """What the names end in: of a backup as it is, of one that is encrypted, and of what is written beside either."""
 FOLDER = "backups"
 """In the store's own directory, where `[backup] directory` names no other."""
@@ -82,12 +83,15 @@ def read_header(data: bytes) -> Header | None:
             str(held["store"]), int(held["generation"]), str(held["schema"]),
             {str(table): int(count) for table, count in held["rows"].items()},
         )  # fmt: skip
+        numbers = (known["made_ns"], known["steady_ns"], known["size_bytes"], known["plain_bytes"], contents.generation)
+        if any(abs(int(number)) > _MOST for number in numbers):
+            return None  # no time that could be shown
         return Header(
             str(known["name"]), int(known["made_ns"]), int(known["steady_ns"]), contents, int(known["size_bytes"]),
             str(known["sha256"]), int(known["plain_bytes"]), str(known["plain_sha256"]),
             tuple(map(str, known["recipients"])), str(known["version"]),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

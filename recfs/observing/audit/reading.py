@@ -147,7 +147,7 @@ class AuditReader:
             try:
                 act = json.loads(line)
                 is_sought = sought.has(act)
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 self.damaged += 1
                 continue
             if is_sought:
