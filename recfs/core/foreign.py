@@ -125,10 +125,12 @@ def _judge_file(known: Known, seen: Seen | None) -> Finding:
     is_there = seen is not None and seen.format == stat.S_IFREG
     if known.home_ino is None and not known.busy and not is_there:
         return Finding.NOWHERE
-    if known.busy or state is None or not (state.is_whole or state is State.CORRUPT):
+    if known.busy or state is None or state is State.WRITING:
         return Finding.BUSY
-    if seen is None or not is_there:
+    if seen is None or not is_there:  # of what waits to be read, too: it would wait for ever
         return Finding.BUSY if state is State.UPLOADING else Finding.GONE
+    if not (state.is_whole or state is State.CORRUPT):
+        return Finding.BUSY
     if differs(known, seen):
         return Finding.CHANGED
     return Finding.DESCRIBED if is_described(known, seen) else Finding.OURS
@@ -157,7 +159,8 @@ def is_same(known: Known, seen: Seen) -> bool:
 
     One that differs is another which was given the number of a removed one, or it cannot be told from such.
     """
-    return judge(known._replace(busy=False), seen) in (Finding.OURS, Finding.DESCRIBED)
+    state = State.COMMITTED if known.state is State.SEALING else known.state
+    return judge(known._replace(busy=False, state=state), seen) in (Finding.OURS, Finding.DESCRIBED)
 
 
 _UNFINISHED = re.compile(rb"\..+\.[A-Za-z0-9]{6}").fullmatch

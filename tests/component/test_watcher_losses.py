@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from recfs.core.model import State
+
 from .build import REC, filesystem, until
 from .watching import FILE, OTHER, QUIET_S, Watched, watching
 
@@ -138,3 +140,38 @@ async def test_the_stores_own_directories_have_to_be_there(watched: Watched, exp
     watched.watcher.scan()
     await until(lambda: not watched.watcher.as_json()["held"])
     assert await fs.read(OTHER) == b"other"
+
+
+@pytest.mark.parametrize("away", ["removed", "renamed", "a directory"])
+async def test_what_goes_before_it_is_hashed_comes_to_an_end(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, expect_log: ExpectLog, away: str
+) -> None:
+    """It was taken over, and waited for its turn to be read."""
+    expect_log("set aside, tried again later")
+    fs, path, other = watched.fs, watched.home / REC / "new", watched.home / REC / "renamed"
+    pipeline = fs.parts.vfs.pipeline
+    submit = pipeline.submit
+
+    def late(ino: int) -> None:
+        monkeypatch.undo()
+        if away == "renamed":
+            path.rename(other)
+        else:
+            path.unlink()
+        if away == "a directory":
+            path.mkdir()
+        submit(ino)
+
+    before = fs.account()
+    monkeypatch.setattr(pipeline, "submit", late)
+    path.write_bytes(b"new")
+    await watched.seen(lambda: watched.count("moved" if away == "renamed" else "removed") == 1)
+    await watched.settled()
+    assert fs.parts.problems.as_json() == []
+    if away == "renamed":
+        assert await fs.read(f"{REC}/renamed") == b"new"
+        assert (await fs.node(f"{REC}/renamed")).state is State.COMMITTED
+    else:
+        assert fs.account() == before
+    assert await fs.exists(f"{REC}/new") == (away == "a directory")
+    await fs.assert_consistent()

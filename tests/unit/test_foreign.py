@@ -76,9 +76,16 @@ SYMLINK = ROW._replace(kind=Kind.SYMLINK, state=None)
         (SYMLINK, LINK, Finding.OURS),
         (SYMLINK, LINK._replace(st_ino=78), Finding.GONE),
         (SYMLINK, FILE, Finding.GONE),
+        (ROW._replace(state=State.WRITING), None, Finding.BUSY),
         *(
-            (ROW._replace(state=state), None, Finding.BUSY)
-            for state in (State.WRITING, State.SEALING, State.INCOMPLETE)
+            (ROW._replace(state=state, busy=busy), seen, finding)
+            for state in (State.SEALING, State.INCOMPLETE)
+            for busy, seen, finding in (
+                (False, None, Finding.GONE),
+                (False, DIR, Finding.GONE),
+                (False, FILE._replace(size_bytes=1), Finding.BUSY),
+                (True, None, Finding.BUSY),
+            )
         ),
         (ROW._replace(state=State.UPLOADING), None, Finding.BUSY),
         (ROW._replace(state=State.UPLOADING), FILE._replace(size_bytes=1), Finding.CHANGED),
