@@ -224,11 +224,12 @@ class Vfs:
         if self.stopping:
             raise ReadOnlyFile("recfs is stopping")
 
-    async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> DirNode:
-        """mkdir(2)."""
+    async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller, *, reserved: bool = False) -> DirNode:
+        """mkdir(2). *reserved*: also where no room is left but what recfs keeps for itself."""
         self._not_stopping()
         folder = await self.tree.directory(parent)
-        self.files.space.admit_entry()
+        if not reserved:
+            self.files.space.admit_entry()
         if folder.fallback is not None and await self.views.find(folder, name) is not None:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
         made = await self.names.mkdir(folder, name, mode, caller)

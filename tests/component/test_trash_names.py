@@ -11,7 +11,7 @@ import pytest
 
 from recfs.core.life import Cause, Status
 from recfs.core.model import State
-from recfs.errors import NotFound, QuotaExceeded
+from recfs.errors import NotFound, OutOfSpace, QuotaExceeded
 from recfs.fs.attributes import Changes
 from recfs.state.nodes import DirNode, LinkNode
 from tests.fakes import FakeKernelFiles
@@ -167,6 +167,30 @@ async def test_attributes_of_a_replaced_version_are_its_own(fs: Filesystem) -> N
     assert await attribute(fs, OTHER, b"user.of") == b"the first"
     assert await attribute(fs, FILE, b"user.of") == b"the second"
     await fs.drain()
+    await fs.assert_consistent()
+
+
+@pytest.mark.parametrize("kept_directories", [True, False])
+async def test_a_full_disk_keeps_nothing_in_the_trash(fs: Filesystem, kept_directories: bool) -> None:
+    """The bytes are on it already, and the directories are few: nothing has to be purged to have something back."""
+    before = await whole(fs)
+    await remove_all(fs)
+    await fs.drain()
+    if not kept_directories:
+        for entry in await listed(fs):
+            if entry["kind"] == "dir":
+                await ask(fs, "trash_purge", ids=[entry["number"]])
+    space = fs.vfs.files.space
+    space.min_free = 1 << 60
+    space.forget()
+    with pytest.raises(OutOfSpace):
+        await fs.mkdirs(f"{REC}9")
+    assert await kept(fs, path=REC) == {}
+    await fs.drain()
+    after = await facts(fs)
+    assert {path: after[path] for path in (FILE, OTHER, EMPTY, LINK)} == {
+        path: before[path] for path in (FILE, OTHER, EMPTY, LINK)
+    }
     await fs.assert_consistent()
 
 

@@ -147,7 +147,7 @@ class Returning:
                         await self._make_dir(folder, name, row, await self._index.attributes(row))
                     else:
                         caller = Caller(entry.uid, entry.gid_owner, operator=True)
-                        self._tell(await self._vfs.mkdir(folder.ino, name, MADE_MODE, caller))
+                        self._tell(await self._vfs.mkdir(folder.ino, name, MADE_MODE, caller, reserved=True))
                 child = await self._tree.child(folder, name)
             if not isinstance(child, DirNode):
                 raise NotADirectory(f"{folder.path}/{os.fsdecode(name)} is not a directory")
@@ -157,7 +157,7 @@ class Returning:
     async def _make_dir(self, folder: DirNode, name: bytes, row: TrashRow, own: dict[bytes, bytes]) -> DirNode:
         """Make a directory as it was, and take it out of the trash. Raises Exists."""
         caller = Caller(row.uid, row.gid_owner, operator=True)
-        node = await self._vfs.mkdir(folder.ino, name, row.mode, caller)
+        node = await self._vfs.mkdir(folder.ino, name, row.mode, caller, reserved=True)
         self._index.drop(row.gid)
         self._tree.events.noted(EventKind.RESTORED, node, "from the trash")
         self._describe(node, own)
