@@ -291,6 +291,17 @@ async def test_a_date_goes_before_the_rule(fs: Filesystem) -> None:
         await ask(fs, "recording_set_expiry", path=REC, date="tomorrow")
 
 
+@pytest.mark.parametrize("date", ["", " ", None])
+async def test_no_date_is_not_never(fs: Filesystem, date: str | None) -> None:
+    """A script whose variable is not set would keep for ever what was to go."""
+    await fs.write(FILE, b"bytes")
+    await ask(fs, "recording_set_expiry", path=REC, date="2027-11-05")
+    with pytest.raises(InvalidArgument, match="no date is given"):
+        await ask(fs, "recording_set_expiry", path=REC, date=date)
+    fs.clock.advance(366 * DAY)
+    assert await sweep(fs) == {REC: "expire"}
+
+
 @pytest.mark.parametrize("path", ["users/5", "users/5/recordings", f"{REC}/sub", FILE, "temp/5/1", ""])
 async def test_what_is_no_recording(fs: Filesystem, path: str) -> None:
     await fs.write(FILE, b"bytes")

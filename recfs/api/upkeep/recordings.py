@@ -102,8 +102,11 @@ class RecordingAnswers:
 
     async def set_expiry(self, params: dict[str, Any]) -> dict[str, Any]:
         """Have the recording at a `path` expire at a `date`; "never": as the rules say."""
+        date = str(params.get("date") or "").strip()
+        if not date:  # a script whose variable is not set means no "never"
+            raise InvalidArgument("no date is given: write one such as 2027-01-31, or `never`")
         try:
-            date_ns = parse_date(str(params.get("date") or ""))
+            date_ns = parse_date(date)
         except ValueError as error:
             raise InvalidArgument(str(error)) from error
         folder = await self._folder(params)
