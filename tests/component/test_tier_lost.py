@@ -11,6 +11,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.disk.home import publisher
+from recfs.errors import IoFailure
 
 from .build import REC, Filesystem, pattern
 from .far import ask, until
@@ -172,4 +173,36 @@ async def test_a_version_that_was_fetched_and_had_not_come_home_stays_in_the_tra
     assert result["kept"] == []
     assert await fs.read(OTHER) == pattern(5000)
     assert fs.parts.problems.as_json() == []
+    await fs.stop()
+
+
+async def test_what_went_bad_before_its_upload_is_corrupt_and_is_not_sent_for_ever(
+    nursery: trio.Nursery, place: Path, expect_log: Callable[[str], None]
+) -> None:
+    """S3 says that it got other bytes than were committed: it is the disk's fault, and not the line's."""
+    expect_log(f"{FILE} is corrupt|cannot upload|other bytes")
+    fs = tiered(nursery, place, upload={"settle": 10.0})
+    await fs.start()
+    await fs.write(FILE, pattern(7000))
+    await fs.write(OTHER, b"other")
+    await until(lambda: (fs.root / FILE).exists())
+    info = (fs.root / FILE).stat()
+    with open(fs.root / FILE, "r+b") as file:
+        file.write(b"rotten")
+    os.utime(fs.root / FILE, ns=(info.st_atime_ns, info.st_mtime_ns))
+    fs.clock.advance(11)
+    fs.tier.journal.wake.set()
+    node = await fs.node(FILE)
+    await until(lambda: node.state is State.CORRUPT)
+    fs.clock.advance(60)
+    await fs.drain()
+    assert stored(fs) == {OTHER: b"other"}
+    assert not fs.tier.journal.rows
+    with pytest.raises(IoFailure):
+        await fs.read(FILE)
+    await fs.write(FILE, b"anew")
+    await until(lambda: node.state is not State.CORRUPT)
+    fs.clock.advance(11)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"anew", OTHER: b"other"}
     await fs.stop()

@@ -21,6 +21,7 @@ from recfs.core.model import State
 from recfs.core.naming import is_temporary_name
 from recfs.errors import Stale
 from recfs.ports.object_errors import (
+    ChecksumMismatch,
     KeyTooLong,
     NotOffered,
     ObjectMissing,
@@ -41,6 +42,7 @@ from recfs.tier.uploads.deletions import Deletions
 from recfs.tier.uploads.failures import Failures
 from recfs.tier.uploads.holders import Holders
 from recfs.tier.uploads.moves import ObjectMoves
+from recfs.tier.uploads.suspicion import condemn_if_bad
 from recfs.tier.uploads.transfer import Transfer, abort_unknown
 from recfs.tier.uploads.twins import Twins
 
@@ -269,7 +271,11 @@ class Uploader:
                 objects=self._tier.objects, journal=self._journal, behind=self._behind,
                 limiter=self._limiter, part_limiter=self._parts,
             )  # fmt: skip
-            info = await self._send(transfer, node, key)
+            try:
+                info = await self._send(transfer, node, key)
+            except ChecksumMismatch:
+                await condemn_if_bad(self._tree, node, file, self._limiter, lambda: self._journal.stopping)
+                raise
         if info is None:
             self._give_up(node)
             self._journal.cancel(row.id)
