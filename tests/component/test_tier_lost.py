@@ -12,6 +12,7 @@ import trio
 from recfs.core.model import State
 from recfs.disk.home import publisher
 from recfs.errors import IoFailure
+from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern
 from .far import ask, until
@@ -176,14 +177,16 @@ async def test_a_version_that_was_fetched_and_had_not_come_home_stays_in_the_tra
     await fs.stop()
 
 
+@pytest.mark.parametrize("size", [7000, 2_000_000], ids=["in one", "in parts"])
 async def test_what_went_bad_before_its_upload_is_corrupt_and_is_not_sent_for_ever(
-    nursery: trio.Nursery, place: Path, expect_log: Callable[[str], None]
+    nursery: trio.Nursery, place: Path, expect_log: Callable[[str], None], size: int
 ) -> None:
     """S3 says that it got other bytes than were committed: it is the disk's fault, and not the line's."""
     expect_log(f"{FILE} is corrupt|cannot upload|other bytes")
     fs = tiered(nursery, place, upload={"settle": 10.0})
+    fs.objects = FakeObjectStore(smallest_part=500_000)
     await fs.start()
-    await fs.write(FILE, pattern(7000))
+    await fs.write(FILE, pattern(size))
     await fs.write(OTHER, b"other")
     await until(lambda: (fs.root / FILE).exists())
     info = (fs.root / FILE).stat()

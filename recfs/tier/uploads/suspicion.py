@@ -1,4 +1,4 @@
-"""A local copy that went bad before S3 had its bytes: S3 says that it got others than were committed."""
+"""A local copy that went bad before S3 had its bytes: others would be sent than were committed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def condemn_if_bad(
 
     Raises OSError.
     """
-    found = await trio.to_thread.run_sync(_digest, file.fd, stopping, limiter=limiter)
+    found = await trio.to_thread.run_sync(digest_of, file.fd, stopping, limiter=limiter)
     info = os.fstat(file.fd)
     is_same_file = (info.st_size, info.st_mtime_ns) == (file.size_bytes, node.mtime_ns)
     if found in (None, file.sha256) or not is_same_file or not file.is_current:
@@ -44,8 +44,8 @@ async def condemn_if_bad(
     tree.events.noted(EventKind.CORRUPT, node, why)
 
 
-def _digest(fd: int, stopping: Callable[[], bool]) -> bytes | None:
-    """The SHA-256 of what is there; None: it was broken off. In a thread."""
+def digest_of(fd: int, stopping: Callable[[], bool]) -> bytes | None:
+    """The SHA-256 of what is there; None: it was broken off. Blocking. Raises OSError."""
     digest, at = hashlib.sha256(), 0
     while piece := os.pread(fd, _PIECE_BYTES, at):
         if stopping():
@@ -55,4 +55,4 @@ def _digest(fd: int, stopping: Callable[[], bool]) -> bytes | None:
     return digest.digest()
 
 
-__all__ = ["condemn_if_bad"]
+__all__ = ["condemn_if_bad", "digest_of"]

@@ -31,6 +31,7 @@ from recfs.ports.object_errors import (
 )
 from recfs.ports.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
 from recfs.tier.queue import sent
+from recfs.tier.uploads.suspicion import digest_of
 from recfs.tier.uploads.twins import is_proven
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ class Transfer:
             await self._behind.durable()  # an upload nobody remembers would cost rent for ever
         part_bytes = self._objects.part_size(self._size)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_whole)
             for number in range(1, -(-self._size // part_bytes) + 1):
                 if number not in self._done:
                     await self._part_limiter.acquire_on_behalf_of(number_of := (self, number))
@@ -275,6 +277,18 @@ class Transfer:
 
     async def _abort_unknown(self) -> None:
         await abort_unknown(self._objects, self._journal, self._limiter, self._key)
+
+    async def _read_whole(self) -> None:
+        """See, while the parts are sent, that the bytes are those that were committed.
+
+        S3 checks each part against what was read for it, and nothing against the checksum of all that the metadata has.
+        """
+        try:
+            found = await self._call(partial(digest_of, self._fd, self._unwanted))
+            if found not in (None, self._sha256) and not self.is_stale():
+                raise ChecksumMismatch(f"{self._key}: the local copy has other bytes than were committed")
+        except Exception as error:  # of any class: the parts end by themselves
+            self._failure = self._failure or error
 
     async def _part(self, number: int, part_bytes: int, token: object) -> None:
         offset = (number - 1) * part_bytes
