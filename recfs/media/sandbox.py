@@ -61,7 +61,8 @@ _MAKE_REMOVE = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
 
 _IOPRIO_LOWEST = 2 << 13 | 7
 """ioprio_set(2): best effort, the lowest level. Idle would starve it for good on a busy disk."""
-_NICE = 15
+NICE = 15
+"""As the daemon sets it, too, as soon as it knows the process: until this one gets here Python has started."""
 _MOST_FDS = 1 << 20
 
 _READABLE = (
@@ -139,7 +140,8 @@ def _limit(settings: dict[str, int]) -> None:
 
 
 def _be_modest() -> None:
-    os.nice(_NICE)
+    if os.getpriority(os.PRIO_PROCESS, 0) < NICE:
+        os.nice(NICE)
     known = _ARCHITECTURES.get(platform.machine())
     if known is not None:
         _libc.syscall(known[1], 1, 0, _IOPRIO_LOWEST)

@@ -232,21 +232,26 @@ def _probes(context: Context) -> None:
             looks = store.call("status")["media"]["looks"]
             return sum(looks.get(verdict, 0) for verdict in ("whole", "broken", "unknown"))
 
-        def storm(*, written: bool = False) -> None:
-            """Commit them all, and wait until each was looked into."""
-            before = looked_into()
-            for number in range(files):
-                folder = store.tree / "users" / "3" / "recordings" / str(number + 1 + files * written)
+        def commit(first: int) -> None:
+            for number in range(first, first + files):
+                folder = store.tree / "users" / "3" / "recordings" / str(number + 1)
                 folder.mkdir(parents=True)
                 # What follows the last box is nobody's: each is another file, and they are alike to ffprobe.
-                (folder / "source.mp4").write_bytes(clip + b"\0\0\0\x0cfree" + (number + files * written).to_bytes(4))
-            while looked_into() < before + files:
+                (folder / "source.mp4").write_bytes(clip + b"\0\0\0\x0cfree" + number.to_bytes(4))
+
+        def look(until: int) -> None:
+            while looked_into() < until:
                 time.sleep(0.1)
+
+        def storm() -> None:
+            commit(0)
+            look(files)
 
         took, above = _beside((probed / f"f{number}" for number in range(context.sizes.probed_files)), storm)
         context.put(PROBES.key, Sample(took, None))
         context.put(PROBES_STAT.key, Sample(above, None))
-        worker = threading.Thread(target=storm, kwargs={"written": True})
+        commit(files)  # whoever commits is a writer, too: the other one is measured beside the looks alone
+        worker = threading.Thread(target=look, args=(2 * files,))
         worker.start()
         beside = _write(writes, lambda: not worker.is_alive())
         worker.join()
