@@ -15,8 +15,10 @@ from unittest import mock
 import trio
 from trio.testing import MockClock
 
-PATIENCE_S = 0.01
-"""How many real seconds time stands still for threads, before each jump."""
+PATIENCE_S = 0.1
+"""How many real seconds time stands still for threads: on a busy machine, none takes time away from who waits."""
+NEXT_S = 0.01
+"""… and before each further jump, until one of them is done: they seem to wait for time to pass."""
 LONGEST_S = 1.0
 """How far it jumps at a time, in seconds, while threads work."""
 
@@ -33,7 +35,10 @@ class _Threads:
 
     def jump(self, seconds: float) -> None:
         """MockClock.jump."""
-        self._jump(min(seconds, LONGEST_S) if self._working else seconds)
+        if self._working:
+            self._clock.autojump_threshold = NEXT_S
+            seconds = min(seconds, LONGEST_S)
+        self._jump(seconds)
 
     async def run_sync(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """trio.to_thread.run_sync."""
@@ -43,8 +48,7 @@ class _Threads:
             return await self._run_sync(function, *args, **options)
         finally:
             self._working -= 1
-            if not self._working:
-                self._clock.autojump_threshold = 0
+            self._clock.autojump_threshold = PATIENCE_S if self._working else 0
 
 
 def run(*args: Any, clock: trio.abc.Clock | None = None, **options: Any) -> Any:
