@@ -7,6 +7,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from recfs.catalogue.rows import NODE, NODES
@@ -87,22 +88,30 @@ def assert_events(db: sqlite3.Connection) -> None:
     came = {ino for (ino,) in db.execute("select ino from event where kind in ('restored', 'adopted')")} - last.keys()
     untold = {ino: last.get(ino) for ino in whole - told - came}
     assert not last or untold == {}, f"committed, and something else was told last: {untold}"
-    gone = went_with_directories(db)
-    wrong = {ino: states.get(ino) for ino in told - whole - gone if states.get(ino) != "corrupt"}
+    wrong = {ino: states.get(ino) for ino in told - whole if states.get(ino) != "corrupt"}
+    gone = went_with_directories(db, wrong.keys()) if wrong else set()
+    wrong = {ino: state for ino, state in wrong.items() if ino not in gone}
     assert wrong == {}, f"told to be committed, and are not: {wrong}"
 
 
-def went_with_directories(db: sqlite3.Connection) -> set[int]:
-    """The files whose end was told by that of their directory, as readers of events find them: by their paths."""
+MOST_PATHS = 200
+"""So many paths are kept of a file: renames of directories into each other make ever more of them."""
+
+
+def went_with_directories(db: sqlite3.Connection, inos: Collection[int]) -> set[int]:
+    """Those of some files whose end was told by that of their directory, as readers of events find them: by their
+    paths, of which they may have had several.
+    """
     paths: dict[int, set[bytes]] = {}
     gone: set[int] = set()
     for ino, kind, path, was, size in db.execute("select ino, kind, path, was, size_bytes from event order by id"):
         if kind == "renamed":
             for known in paths.values():
-                known |= {path + each[len(was) :] for each in known if each == was or each.startswith(was + b"/")}
+                more = {path + each[len(was) :] for each in known if each == was or each.startswith(was + b"/")}
+                known.update(list(more)[: MOST_PATHS - len(known)] if len(known) < MOST_PATHS else ())
         if kind == "removed" and size is not None:
             gone |= {each for each, known in paths.items() if any(one.startswith(path + b"/") for one in known)}
-        else:
+        elif ino in inos:
             paths.setdefault(ino, set()).add(path)
             gone.discard(ino)
     return gone
