@@ -4,7 +4,7 @@ import json
 
 import click
 
-from recfs.cli.common import output
+from recfs.cli.common import other_rules, output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
@@ -34,7 +34,13 @@ def reload(invocation: Invocation) -> None:
     nothing. SIGHUP does the same, with the outcome in the log. The daemon reads what it was started with: its own
     `--config`, options and environment. Keys to S3 are read anew by themselves when their file changes.
     """
-    told = open_store(invocation).call("reload")
+    from recfs.config.changes import WHILE_RUNNING
+
+    store = open_store(invocation)
+    told = store.call("reload")
+    if others := other_rules.differing(invocation, store, WHILE_RUNNING - set(told["left"])):
+        where = "the daemon reads what it was started with (`recfs config show` without --config names it), and not {}"
+        other_rules.say(invocation, f"{where}: {', '.join(others)} would be others there")
     if invocation.json:
         output.emit_json(told)
     else:

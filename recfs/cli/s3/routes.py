@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from recfs.cli.common import output
+from recfs.cli.common import other_rules, output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
@@ -56,6 +56,7 @@ def route() -> None:
 def explain(invocation: Invocation, path: Path, size_bytes: int | None, age_s: float | None) -> None:
     """Say which rule decides where the file PATH belongs, and why. PATH need not exist."""
     place = locate(invocation, path)
+    other_rules.tell(invocation, place.store, "route")
     result = place.store.call("route_explain", path=place.path, size_bytes=size_bytes, age_s=age_s)
     if invocation.json:
         output.emit_json(result)
@@ -123,7 +124,9 @@ def run(ctx: click.Context, dry_run: bool) -> None:
     Changing the rules moves nothing by itself, and files come of age: run it after such a change, or every night.
     """
     invocation = ctx.ensure_object(Invocation)
-    result = open_store(invocation).call("tier_run", dry_run=dry_run)
+    store = open_store(invocation)
+    other_rules.tell(invocation, store, "route")
+    result = store.call("tier_run", dry_run=dry_run)
     if invocation.json:
         output.emit_json(result)
     else:

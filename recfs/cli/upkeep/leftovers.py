@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from recfs.cli.common import output
+from recfs.cli.common import other_rules, output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import open_store
@@ -43,6 +43,7 @@ def archive(ctx: click.Context, dry_run: bool) -> None:
     """
     invocation = ctx.ensure_object(Invocation)
     store = open_store(invocation)
+    other_rules.tell(invocation, store, "retention")
     if not dry_run:
         tell_run(ctx, run_and_wait(store, "archive"))
         return
@@ -197,6 +198,7 @@ def versions(ctx: click.Context, dry_run: bool) -> None:
     """
     invocation = ctx.ensure_object(Invocation)
     store = open_store(invocation)
+    other_rules.tell(invocation, store, "versions")
     if not dry_run:
         tell_run(ctx, run_and_wait(store, "versions"))
         return

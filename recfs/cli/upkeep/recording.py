@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from recfs.cli.common import output
+from recfs.cli.common import other_rules, output
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH, Duration
@@ -54,8 +54,14 @@ def recording() -> None:
 @store_options
 @click.pass_obj
 def list_(invocation: Invocation, user: str | None, status: str | None, due: float | None) -> None:
-    """List recordings, when they expire or go, and why."""
-    found = open_store(invocation).call("recording_list", user=user, status=status, due_s=due)
+    """List recordings, when they expire or go, and why.
+
+    With `--config` and a daemon that goes by other rules, it is by those of the file, which changes nothing: so rules
+    can be tried before the daemon has them. What is open is not known then.
+    """
+    store = open_store(invocation)
+    asked = store.call_alone if other_rules.reads_rules(invocation, store) else store.call
+    found = asked("recording_list", user=user, status=status, due_s=due)
     if invocation.json:
         output.emit_json(found)
         return
@@ -85,7 +91,8 @@ def list_(invocation: Invocation, user: str | None, status: str | None, due: flo
 def show(invocation: Invocation, path: Path) -> None:
     """Show everything of the recording at PATH, or in which PATH lies."""
     place = locate(invocation, path)
-    _print(invocation, place.store.call("recording_show", path=place.path))
+    asked = place.store.call_alone if other_rules.reads_rules(invocation, place.store) else place.store.call
+    _print(invocation, asked("recording_show", path=place.path))
 
 
 @recording.command("expire")

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from recfs.cli.common import output
+from recfs.cli.common import other_rules, output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
@@ -66,7 +66,9 @@ def temp(invocation: Invocation, dry_run: bool) -> None:
 
     The daemon does so by itself every `[temp].sweep_interval`.
     """
-    result = open_store(invocation).call("sweep_temp", dry_run=dry_run)
+    store = open_store(invocation)
+    other_rules.tell(invocation, store, "temp.max_age")
+    result = store.call("sweep_temp", dry_run=dry_run)
     if invocation.json:
         output.emit_json(result)
         return
@@ -103,7 +105,10 @@ def expired(invocation: Invocation, dry_run: bool) -> None:
     The daemon does so by itself every `[recordings].sweep_interval`. Those that are due and stay all the same are
     named, with the reason.
     """
-    result = open_store(invocation).call("sweep_expired", dry_run=dry_run)
+    store = open_store(invocation)
+    hint = "; `recfs recording list` with the same --config goes by the file"
+    other_rules.tell(invocation, store, *other_rules.LIVES, hint=hint)
+    result = store.call("sweep_expired", dry_run=dry_run)
     if invocation.json:
         output.emit_json(result)
         return
