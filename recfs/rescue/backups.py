@@ -92,6 +92,13 @@ class Backups:
         held = self._copies.contents(store.catalogue_path)
         return held.store if held is not None else ""
 
+    @property
+    def place(self) -> str:
+        """The directory they lie in, for people; where no configuration names one, also how to name it."""
+        if self.config.backup.directory is not None:
+            return str(self._folder.path)
+        return f"{self._folder.path}; where a recfs.conf names another [backup] directory, give it with --config"
+
     def _connected(self) -> ObjectStore | None:
         if self.config.s3 is None:
             return None
@@ -108,9 +115,10 @@ class Backups:
             if found is None and self.skipped:
                 raise BackupDamaged("; ".join(self.skipped))
             if found is None:
+                where = self._folder.path if kept else self.place
                 damaged = f"; {len(kept)} are damaged" if kept else ""
                 afar = f", and those in the bucket are not known: {self.trouble}" if self.trouble else ""
-                raise NotFound(f"there is no backup of the catalogue in {self._folder.path}{damaged}{afar}")
+                raise NotFound(f"there is no backup of the catalogue in {where}{damaged}{afar}")
             return found
         named = [each for each in kept if each.header.name == name]
         if not named:

@@ -46,6 +46,21 @@ def put(config: Path, name: str, content: bytes) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.may_log("")
+def test_who_finds_no_backup_is_told_where_it_was_looked_for_and_that_others_are_named_by_the_configuration(
+    store: Path,
+) -> None:
+    """With --root alone nobody knows of [backup] directory, and the backups that are there are not found."""
+    root, backups = store.parent / "store", store.parent / "backups"
+    hint = f"{root}/.recfs/backups; where a recfs.conf names another [backup] directory, give it with --config"
+    for command in (("backup", "list"), ("backup", "verify")):
+        assert run(*command, "--root", root).stdout == f"there is none in {hint}\n"
+        assert run(*command, "--config", store).stdout == f"there is none in {backups}\n"
+    for command in (("backup", "drill"), ("restore-catalogue", "--dry-run")):
+        assert f"there is no backup of the catalogue in {hint}" in run(*command, "--root", root).stderr
+        assert run(*command, "--config", store).stderr.endswith(f"no backup of the catalogue in {backups}\n")
+
+
 @pytest.mark.slow
 @pytest.mark.may_log("")
 def test_backups_are_made_listed_verified_and_drilled(store: Path) -> None:

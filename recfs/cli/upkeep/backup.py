@@ -88,7 +88,7 @@ def list_(invocation: Invocation) -> None:
         output.emit_json(found)
         return
     if not found:
-        output.say("there is none")
+        output.say(f"there is none in {output.show_name(backups.place)}")
         return
     output.print_table(
         ("Name", "Made (UTC)", "Age", "Size", "Encrypted", "Entries", "Place"),
@@ -135,7 +135,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], identity: Path | None) ->
             style = "bold red" if each["damage"] else ""
             output.say(f"{each['name']} in {each['place']}: {each['damage'] or good}", style=style)
         if not found:
-            output.say("there is none")
+            output.say(f"there is none in {output.show_name(backups.place)}")
     if any(each["damage"] for each in found) or (backups.trouble and backups.config.backup.to_bucket):
         ctx.exit(ExitCode.PROBLEMS)
 
