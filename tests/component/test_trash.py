@@ -134,7 +134,9 @@ async def test_what_is_there_is_replaced_by_force_only(fs: Filesystem) -> None:
     entry = await removed(fs, FILE, b"old")
     await fs.write(FILE, b"new one")
     await fs.drain()
-    assert await kept(fs, ids=[entry["number"]]) == {FILE: f"{FILE} exists"}
+    assert await kept(fs, ids=[entry["number"]]) == {
+        FILE: f"{FILE} exists by now; --force replaces it, --to PATH gives another name"
+    }
     assert await fs.read(FILE) == b"new one"
     assert await kept(fs, ids=[entry["number"]], force=True) == {}
     assert await fs.read(FILE) == b"old"

@@ -137,14 +137,16 @@ async def test_directories_that_are_there_stay_as_they_are(fs: Filesystem) -> No
     assert now.mode == 0o755
     assert sorted(each["path"] for each in await listed(fs)) == [REC, SUB]
     refused = await kept(fs, ids=[each["number"] for each in await listed(fs) if each["path"] == SUB], to=SUB)
-    assert refused == {SUB: f"{SUB} exists"}
+    assert refused == {SUB: f"{SUB} exists by now"}
 
 
 async def test_a_link_is_in_the_way_of_one_that_comes_back(fs: Filesystem) -> None:
     await whole(fs)
     await fs.unlink(LINK)
     await fs.write(LINK, b"a file by now")
-    assert await kept(fs, path=LINK) == {LINK: f"{LINK} exists"}
+    assert await kept(fs, path=LINK) == {
+        LINK: f"{LINK} exists by now; --force replaces it, --to PATH gives another name"
+    }
     assert await kept(fs, path=LINK, force=True) == {}
     assert (await fs.node(LINK)).target == b"../file"
     assert [(each["path"], each["kind"]) for each in await listed(fs)] == [(LINK, "file")]

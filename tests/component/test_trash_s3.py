@@ -112,7 +112,7 @@ async def test_a_new_file_of_its_name_does_not_overwrite_it(fs: Filesystem) -> N
     await fs.drain()
     assert sorted(stored(fs).values()) == sorted([OLD, NEW])
     assert stored(fs)[FILE] == NEW
-    assert await restored(fs) == {FILE: f"{FILE} exists"}
+    assert await restored(fs) == {FILE: f"{FILE} exists by now; --force replaces it, --to PATH gives another name"}
     assert await restored(fs, to=OTHER) == {}
     await fs.drain()
     assert stored(fs) == {FILE: NEW, OTHER: OLD}

@@ -190,7 +190,8 @@ class Returning:
         if isinstance(there, DirNode) and entry.kind is not Kind.DIR:
             raise IsADirectory(f"{there.path} is a directory")
         if there is not None and (not force or entry.kind is Kind.DIR):
-            raise Exists(f"{there.path} exists")
+            remedy = "; --force replaces it, --to PATH gives another name" if entry.kind is not Kind.DIR else ""
+            raise Exists(f"{there.path} exists by now{remedy}")
         self._check(folder, name, entry, entry.size_bytes)
 
     def _check(self, folder: DirNode, name: bytes, entry: Garbage | TrashRow, size: int) -> None:
