@@ -31,6 +31,7 @@ from recfs.api.gateway import PART as GATEWAY
 from recfs.api.gateway import gateway
 from recfs.api.observing import WAITING, acts_of
 from recfs.api.parameters import checked
+from recfs.config.hints import hints
 from recfs.config.metrics import address_of
 from recfs.errors import ConfigError, MountError, RecfsError, StoreError, first_error_alone
 from recfs.fs.handover.kept_files import KeptFiles
@@ -306,6 +307,8 @@ class _Daemon:
                     "%s is mounted on %s%s", parts.store.root, self.mount.point,
                     f", with {len(parts.vfs.files.handles)} open files of an earlier daemon" if self._took_over else "",
                 )  # fmt: skip
+                for hint in hints(config):
+                    log.info("look again: %s", hint)
                 self._serving = True
                 if on_mounted is not None:
                     on_mounted()

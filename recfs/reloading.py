@@ -16,6 +16,7 @@ import trio
 
 from recfs.config import Settings
 from recfs.config.changes import Plan, plan
+from recfs.config.hints import hints
 from recfs.config.reasons import why
 from recfs.core.upkeep.leftovers import Mode
 from recfs.errors import ConfigError, RecfsError
@@ -97,6 +98,8 @@ class Reloading:
             log.warning(
                 "%s has changed in the configuration, and stays as it is: that takes %s, for %s", key, what, why(key)
             )
+        for hint in hints(found.settings.config):
+            log.info("look again: %s", hint)
         log.info("the configuration was read anew: %d settings changed", len(found.changed))
         return found
 

@@ -20,6 +20,7 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
     settings   where each setting is from
     load       finding and reading the file
     plain      settings as JSON carries them
+    hints      what is allowed, and hardly meant
     changes    what may change while a daemon runs
 """
 

@@ -306,16 +306,6 @@ def test_a_look_for_orphans_asks_for_the_sweep_of_its_mode_and_tells_rows_withou
     assert run("sweep", "orphans", "--root", daemon.root).exit_code == 1
 
 
-@pytest.mark.parametrize(("action", "told"), [("expire", True), ("none", False)])
-def test_a_date_that_is_past_is_told_as_that(root: Path, action: str, told: bool) -> None:
-    """Whoever mistypes a year hears of it, and not when the recording is gone."""
-    answer = ANSWERS["recording_set_expiry"] | {"action": action, "status": "active"}
-    with FakeDaemon(root, {"recording_set_expiry": answer}):
-        result = run("recording", "set-expiry", "users/5/recordings/142", "2020-01-31", "--root", root)
-    assert result.exit_code == 0
-    assert ("it is due already: the next look has it expire" in result.stderr) is told
-
-
 def test_a_sweep_that_failed_or_was_stopped_is_told_by_the_exit_code(daemon: FakeDaemon) -> None:
     failed = run("sweep", "status", "--root", daemon.root)
     assert (failed.exit_code, "failed: no disk" in failed.stdout, "usage" in failed.stdout) == (1, True, False)

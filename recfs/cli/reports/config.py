@@ -68,9 +68,11 @@ def check(invocation: Invocation, file: Path | None) -> None:
     """Check FILE, or the configuration that commands would use.
 
     With FILE, what a daemon would have that is started with it here: variables of the environment that are settings
-    (`$RECFS_ROOT`) go before what the file says, and are named.
+    (`$RECFS_ROOT`) go before what the file says, and are named. What is allowed and hardly meant is told as well, such
+    as recordings that expire within a day.
     """
     from recfs.config import check_file
+    from recfs.config.hints import hints
 
     said: list[str] = []
     if file is not None:
@@ -81,12 +83,15 @@ def check(invocation: Invocation, file: Path | None) -> None:
         config, source = in_effect(invocation)
     if invocation.json:
         told = {"ok": True, "source": source, "root": str(config.root), "s3": config.s3 and config.s3.url}
-        output.emit_json(told | ({"environment": [each[1:] for each in said]} if said else {}))
+        told |= {"environment": [each[1:] for each in said]} if said else {}
+        output.emit_json(told | ({"hints": found} if (found := hints(config)) else {}))
     else:
         tier = f", S3 tier in {config.s3.url}" if config.s3 is not None else ""
         also = f"; {', '.join(said)} of the environment counted as well" if said else ""
         what = f"{output.show_name(source)}: ok, store at {output.show_name(f'{config.root}{tier}')}{also}"
         output.say(what, style="green")
+        for hint in hints(config):
+            output.say(f"look again: {hint}", style="yellow")
 
 
 @config_group.command("show")
