@@ -1,5 +1,6 @@
 """`recfs stats`: what there is, of what kind, where, how old, and what it costs."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -197,9 +198,10 @@ def _classes(found: dict[str, Any]) -> None:
 
 
 def _ages(ages: list[dict[str, Any]]) -> None:
+    bands = [each["unchanged_d"] for each in ages]
     rows = [
         (
-            _since(each["unchanged_d"]),
+            _since(each["unchanged_d"], bands),
             each["processed"].replace("_", " "),
             output.count(each["recordings"]),
             output.size(each["bytes"]),
@@ -216,9 +218,10 @@ def _ages(ages: list[dict[str, Any]]) -> None:
 def _unread(title: str, bands: list[dict[str, Any]]) -> None:
     if all(each["unread_d"] is None for each in bands):
         return  # nothing is known that the table of ages does not say
+    known = [each["unread_d"] for each in bands]
     rows = [
         (
-            "not known" if each["unread_d"] is None else _since(each["unread_d"]),
+            "not known" if each["unread_d"] is None else _since(each["unread_d"], known),
             each["processed"].replace("_", " "),
             output.count(each["recordings"]),
             output.size(each["bytes"]),
@@ -230,8 +233,12 @@ def _unread(title: str, bands: list[dict[str, Any]]) -> None:
     output.print_table(columns, rows, right=columns[2:], title=title)
 
 
-def _since(least_d: int) -> str:
-    return f"{least_d} d and more" if least_d else "less than that"
+def _since(least_d: int, bands: Iterable[int | None]) -> str:
+    """What recordings of *least_d* and more days are called, where there are *bands* that begin at these."""
+    if least_d:
+        return f"{least_d} d and more"
+    next_d = min((each for each in bands if each), default=None)
+    return f"less than {next_d} d" if next_d is not None else "any"
 
 
 def _users(users: list[dict[str, Any]]) -> None:
