@@ -24,6 +24,7 @@ from recfs.ports.batch import Batch
 from recfs.state.problems import reason_of
 from recfs.stores import restoring
 from recfs.stores.local import LocalStore
+from recfs.stores.presence import as_whom
 from recfs.tier.queue.unanswered import Unanswered
 
 if TYPE_CHECKING:
@@ -148,4 +149,4 @@ def _told(config: Config) -> Iterator[None]:
     except RecfsError:
         raise
     except OSError as error:
-        raise StoreError(f"store {config.root}: {reason_of(error)}; {again}") from error
+        raise StoreError(f"store {config.root}: {reason_of(error)}; {as_whom(error) or again}") from error

@@ -23,6 +23,7 @@ from recfs.services.reunion import Reunion, Reunited
 from recfs.state.problems import reason_of
 from recfs.stores import restoring
 from recfs.stores.local import PRIVATE, TOP_LEVELS, LocalStore
+from recfs.stores.presence import as_whom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,9 +86,8 @@ class Restore:
         try:
             yield
         except OSError as error:
-            raise StoreError(
-                f"store {self._store.root}: {reason_of(error)}; the catalogue can be restored again at any time"
-            ) from error
+            remedy = as_whom(error) or "the catalogue can be restored again at any time"
+            raise StoreError(f"store {self._store.root}: {reason_of(error)}; {remedy}") from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -25,6 +25,12 @@ def is_exposed(root: Path) -> bool:
         return False
 
 
+def as_whom(error: OSError) -> str:
+    """What helps where *error* says that this user may not look into a store; "" where it says something else."""
+    is_hidden = isinstance(error, PermissionError) and os.geteuid() != 0
+    return "run it as root, or as the user of the store" if is_hidden else ""
+
+
 def require(root: Path, *, existing: bool) -> None:
     """Raise NotAStore where there is no store and one has to be there (*existing*), StoreError where half of it is.
 
@@ -35,7 +41,8 @@ def require(root: Path, *, existing: bool) -> None:
     except FileNotFoundError:
         has_catalogue = False
     except OSError as error:
-        raise StoreError(f"store {root}: {error.strerror}: {error.filename}; is its disk mounted?") from error
+        remedy = as_whom(error) or "is its disk mounted?"
+        raise StoreError(f"store {root}: {error.strerror}: {error.filename}; {remedy}") from error
     if not has_catalogue and existing:
         raise NotAStore(
             f"no recfs store at {root}: is its disk mounted? To make a new store there, mount it once without"

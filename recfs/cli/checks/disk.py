@@ -8,7 +8,7 @@ from pathlib import Path
 from recfs.cli.checks import Check, Level
 from recfs.cli.common.output import size
 from recfs.cli.common.where import mounts
-from recfs.stores.presence import is_exposed
+from recfs.stores.presence import as_whom, is_exposed
 
 _PROBE_XATTR = "user.recfs.probe"
 _ODD_FILE_SYSTEMS = {
@@ -29,8 +29,14 @@ _ODD_FILE_SYSTEMS = {
 
 def disk_checks(root: Path, min_free_bytes: int) -> list[Check]:
     """Return the findings about the disk under `root`. Makes and removes one small file there."""
-    existing = next(each for each in (root, *root.parents) if each.exists())
-    if not existing.is_dir():
+    try:
+        existing = next(each for each in (root, *root.parents) if each.exists())
+        is_there = existing.is_dir()
+        (root / ".recfs").is_dir()
+    except OSError as exc:
+        remedy = as_whom(exc) or "give --root another directory"
+        return [Check("root", Level.FAIL, f"cannot look at {exc.filename}: {exc.strerror}", remedy)]
+    if not is_there:
         return [Check("root", Level.FAIL, f"{existing} is not a directory", "give --root another directory")]
     return [
         *check_writable(root, existing),
