@@ -48,7 +48,11 @@ class Endpoint:
 
     async def run(self) -> None:
         """Listen, for ever. Raises OSError where that address cannot be had: somebody else has it, say."""
-        listeners = await trio.open_tcp_listeners(self._port, host=self._host, backlog=CONNECTIONS)
+        try:
+            listeners = await trio.open_tcp_listeners(self._port, host=self._host, backlog=CONNECTIONS)
+        except OSError as error:
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            raise OSError(error.errno, f'{error.strerror}: [metrics] listen = "{host}:{self._port}"') from error
         self.port = listeners[0].socket.getsockname()[1]
         await trio.serve_listeners(self._serve, listeners)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -175,6 +176,17 @@ async def test_only_metrics_are_served(nursery: trio.Nursery, request_bytes: byt
     served = await serve(nursery, Endpoint("127.0.0.1", 0, nothing_new, Requests()))
     head, _ = await served.ask(request_bytes)
     assert head.split()[1] == status
+
+
+async def test_an_address_that_cannot_be_had_is_named() -> None:
+    """Whoever has two stores, and one `listen` in both configurations, sees which it is."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            OSError, match=rf'Address already in use: \[metrics\] listen = "127\.0\.0\.1:{port}"'
+        ) as raised:
+            await Endpoint("127.0.0.1", port, nothing_new, Requests()).run()
+    assert raised.value.errno == errno.EADDRINUSE
 
 
 async def test_head_has_no_body(nursery: trio.Nursery) -> None:
