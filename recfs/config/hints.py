@@ -5,27 +5,23 @@ from typing import Final
 from recfs.config.model import Config
 from recfs.core.units import format_duration
 
-_DAY_S: Final = 86_400.0
-_HOUR_S: Final = 3_600.0
+_FEW_S: Final = 7_200.0
+"""As seconds, the days of twenty years are still fewer."""
 
 
 def hints(config: Config) -> list[str]:
     """What to look at once more, a sentence for each, with the setting's name. Lifetimes of zero are meant."""
-    found = [
-        (f"retention[{number}].retention", rule.retention_s, _DAY_S)
-        for number, rule in enumerate(config.retention, start=1)
-    ]
-    found += [
-        (f"retention[{number}].grace", rule.grace_s, _HOUR_S) for number, rule in enumerate(config.retention, start=1)
-    ]
-    found += [
-        ("recordings.grace", config.recordings.grace, _HOUR_S),
-        ("trash.retention", config.trash.retention, _HOUR_S),
-    ]
+    found = [("recordings.grace", config.recordings.grace), ("trash.retention", config.trash.retention)]
+    for number, rule in enumerate(config.retention, start=1):
+        found += [
+            (f"retention[{number}].{key}", value)
+            for key, value in (("retention", rule.retention_s), ("grace", rule.grace_s))
+            if value is not None
+        ]
     return [
-        f'{key} is {format_duration(value)}: a number without a unit is seconds, write "{value:g}d" if days are meant'
-        for key, value, least in found
-        if value and value < least
+        f'{key} is {format_duration(value)}: a number without a unit is seconds; days are written as in "90d"'
+        for key, value in found
+        if 0 < value < _FEW_S
     ]
 
 

@@ -22,7 +22,7 @@ def test_config_check_tells_of_lifetimes_that_are_hardly_meant(tmp_path: Path) -
     """90 is a minute and a half."""
     file = tmp_path / "recfs.conf"
     file.write_text('root = "/srv/recfs"\n[[retention]]\nretention = 90\n')
-    hint = 'retention[1].retention is 1m 30s: a number without a unit is seconds, write "90d" if days are meant'
+    hint = 'retention[1].retention is 1m 30s: a number without a unit is seconds; days are written as in "90d"'
     for args in (("config", "check", file), ("config", "check", "--config", file)):
         result = run(*args)
         assert result.exit_code == 0, "it is allowed"

@@ -15,7 +15,7 @@ from recfs.config.hints import hints
         ('[[retention]]\nretention = "3650"\ngrace = 14', ["retention[1].retention", "retention[1].grace"]),
         ('[[retention]]\nuser = "5"\n[[retention]]\nretention = "30"', ["retention[2].retention"]),
         ("[recordings]\ngrace = 14\n[trash]\nretention = 7", ["recordings.grace", "trash.retention"]),
-        ('[recordings]\ngrace = "0s"\n[trash]\nretention = 0\n[[retention]]\nretention = "1d"\ngrace = "1h"', []),
+        ('[recordings]\ngrace = "0s"\n[trash]\nretention = 0\n[[retention]]\nretention = "2h"\ngrace = "2h"', []),
         ("", []),
     ],
 )
@@ -29,5 +29,5 @@ def test_a_hint_says_what_holds_and_what_to_write(tmp_path: Path) -> None:
     file = tmp_path / "recfs.conf"
     file.write_text('root = "/srv/recfs"\n[[retention]]\nretention = 90\n')
     assert hints(load_config(file)) == [
-        'retention[1].retention is 1m 30s: a number without a unit is seconds, write "90d" if days are meant'
+        'retention[1].retention is 1m 30s: a number without a unit is seconds; days are written as in "90d"'
     ]

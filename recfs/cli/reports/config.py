@@ -69,7 +69,7 @@ def check(invocation: Invocation, file: Path | None) -> None:
 
     With FILE, what a daemon would have that is started with it here: variables of the environment that are settings
     (`$RECFS_ROOT`) go before what the file says, and are named. What is allowed and hardly meant is told as well, such
-    as recordings that expire within a day.
+    as recordings that expire within two hours.
     """
     from recfs.config import check_file
     from recfs.config.hints import hints
