@@ -162,7 +162,12 @@ class Backups:
                 kept.header.plain_bytes, kept.header.plain_sha256,
             ):  # fmt: skip
                 raise BackupDamaged(f"{path.name}: it is not what was written: its checksum is another")
-            contents = self._copies.check(file, never)
+            try:
+                contents = self._copies.check(file, never)
+            except (
+                BackupDamaged
+            ) as error:  # people know it by the name that it has, and not by that of the scratch file
+                raise BackupDamaged(f"{path.name}{str(error).removeprefix(file.name)}") from error
             if kept is not None and contents != kept.header.contents:
                 raise BackupDamaged(f"{path.name}: it does not hold what is written beside it")
             yield Opened(path, file, contents, kept)

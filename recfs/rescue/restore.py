@@ -15,7 +15,7 @@ import trio
 
 from recfs.catalogue.opening import open_catalogue
 from recfs.core.generation import Mark
-from recfs.errors import NotAStore, StoreError, first_error_alone
+from recfs.errors import NotAStore, NotFound, StoreError, first_error_alone
 from recfs.fs.recovery.survey import Survey, told
 from recfs.parts import DRAIN_S, NoKernelCache, opened
 from recfs.rescue.backups import SCRATCH, Backups
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from recfs.config import Config
+    from recfs.core.upkeep.backups import Kept
     from recfs.parts import Parts
     from recfs.ports.objects import ObjectStore
     from recfs.rescue.backups import Opened
@@ -106,7 +107,7 @@ class Restore:
     def _opened(self, wanted: str | None, identity: Path | None) -> Iterator[Opened]:
         """The backup, whole, checked and of this store, in a scratch directory on its disk."""
         backups = Backups(self._config, self._objects)
-        chosen = Path(wanted) if wanted is not None and os.sep in wanted else backups.chosen(wanted)
+        chosen = Path(wanted) if wanted is not None and os.sep in wanted else self._listed(backups, wanted)
         for skipped in backups.skipped:
             self._tell(f"damaged, and left out: {skipped}")
         with backups.opened(chosen, identity, self._store.private) as backup:
@@ -114,6 +115,16 @@ class Restore:
             if mark is not None and backup.contents.store not in ("", mark.store):
                 raise StoreError(f"{_name(backup)} is a backup of another store's catalogue: nothing was changed")
             yield backup
+
+    @staticmethod
+    def _listed(backups: Backups, name: str | None) -> Kept:
+        """One of the backups that are known. Raises NotFound, BackupDamaged."""
+        try:
+            return backups.chosen(name)
+        except NotFound as error:
+            if name is None or not os.path.isfile(name):
+                raise
+            raise NotFound(f"{error}; a file is named by its path: ./{name}") from error
 
     def _place(self, backup: Opened, *, forget: bool) -> Restoration:
         private = self._store.private

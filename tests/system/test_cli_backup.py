@@ -61,6 +61,19 @@ def test_who_finds_no_backup_is_told_where_it_was_looked_for_and_that_others_are
         assert run(*command, "--config", store).stderr.endswith(f"no backup of the catalogue in {backups}\n")
 
 
+@pytest.mark.may_log("")
+def test_a_file_that_is_no_backup_is_named_as_it_was_given(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that lies here, without a path, is told to be named by one."""
+    (store.parent / "notes.txt").write_text("no database\n" * 1000)
+    refused = run("restore-catalogue", "--config", store, "--dry-run", store.parent / "notes.txt")
+    assert (refused.exit_code, refused.stderr) == (4, "recfs: notes.txt: file is not a database\n")
+    monkeypatch.chdir(store.parent)
+    unknown = run("restore-catalogue", "--config", store, "--dry-run", "notes.txt").stderr
+    assert "there is no backup called notes.txt" in unknown
+    assert "a file is named by its path: ./notes.txt" in unknown
+    assert "by its path" not in run("restore-catalogue", "--config", store, "--dry-run", "nowhere.txt").stderr
+
+
 @pytest.mark.slow
 @pytest.mark.may_log("")
 def test_backups_are_made_listed_verified_and_drilled(store: Path) -> None:
