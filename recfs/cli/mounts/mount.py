@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,22 @@ $ echo $?
 """
 
 
-@click.command(cls=Command, exits=_EXITS, example=_EXAMPLE)
+class _Mount(Command):
+    """Knows how mount(8) is written."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the words apart. Raises click.UsageError; where ROOT MOUNTPOINT was given, with what to write."""
+        ctx.allow_extra_args = True  # they are refused here
+        more = super().parse_args(ctx, args)
+        if more and not ctx.resilient_parsing:
+            words = shlex.join(("recfs", "mount", "--root", str(ctx.params["mountpoint"]), *more))
+            is_source = len(more) == 1 and ctx.ensure_object(Invocation).root is None
+            hint = f"; the store goes with --root: {words}" if is_source else ""
+            ctx.fail(f"one mount point, and not {' '.join(more)} as well{hint}")
+        return more
+
+
+@click.command(cls=_Mount, exits=_EXITS, example=_EXAMPLE)
 @click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
 @click.option(
     "-d", "--detach", is_flag=True, help="Return when the mount answers; the daemon goes on in the background."
