@@ -67,3 +67,15 @@ def test_check_of_a_file_names_the_variables_that_count(tmp_path: Path) -> None:
     wrong = run("config", "check", conf, env={"RECFS_MIN_FREE": "much"})
     assert (wrong.exit_code, "$RECFS_MIN_FREE: min_free" in wrong.stderr) == (3, True)
     assert run("config", "check", conf).stdout.strip() == f"{conf}: ok, store at /srv/a"
+
+
+def test_one_long_value_does_not_make_all_lines_long(tmp_path: Path) -> None:
+    """In a pager they would all be broken, for a list of forty names."""
+    file = tmp_path / "recfs.conf"
+    file.write_text('root = "/srv/recfs"\n')
+    lines = run("config", "show", "--config", file).stdout.splitlines()
+    (methods,) = [line for line in lines if line.startswith("gateway.methods")]
+    assert methods.endswith("'cache_release']  default")
+    assert sum(len(line) >= len(str(file)) + 100 for line in lines) < 5
+    (root,) = [line for line in lines if line.startswith("root ")]
+    assert root.split() == ["root", "/srv/recfs", f"{file},", "line", "1"]

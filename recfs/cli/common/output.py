@@ -33,6 +33,8 @@ STATE_STYLES = {
 }
 
 _PIPED_WIDTH = 4096
+_FACT_WIDTH = 40
+"""Of the columns that all facts are in line with."""
 _TABLE_ROWS = 1000
 
 
@@ -139,7 +141,7 @@ def print_facts(facts: Iterable[Sequence[str | Text]], *, title: str = "") -> No
     facts = list(facts)
     out = console()
     if not out.is_terminal:
-        _print_plain(facts, set(), title)
+        _print_plain(facts, set(), title, widest=_FACT_WIDTH)
         return
     from rich.table import Table
 
@@ -154,14 +156,21 @@ def print_facts(facts: Iterable[Sequence[str | Text]], *, title: str = "") -> No
     out.print(table)
 
 
-def _print_plain(rows: Sequence[Sequence[str | Text]], right: set[int], title: str) -> None:
-    """Print aligned lines, one per row however long, for pipes and very long lists."""
+def _print_plain(
+    rows: Sequence[Sequence[str | Text]], right: set[int], title: str, *, widest: int | None = None
+) -> None:
+    """Print aligned lines, one per row however long, for pipes and very long lists.
+
+    *widest*: the others make no room for a cell that is wider.
+    """
     from rich.cells import cell_len
 
     if title:
         click.echo(title)
     cells = [tuple(str(cell) for cell in row) for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    if widest is not None:
+        widths = [min(width, widest) for width in widths]
     for row in cells:
         line = []
         for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
