@@ -46,6 +46,21 @@ def disk_checks(root: Path, min_free_bytes: int) -> list[Check]:
     ]
 
 
+def check_backups(root: Path, directory: Path | None) -> list[Check]:
+    """Judge the directory that backups of the catalogue are to have; nothing where none is named."""
+    if directory is None:
+        return []
+    try:
+        is_beside = root.exists() and directory.stat().st_dev == root.stat().st_dev
+    except OSError as exc:
+        remedy = as_whom(exc) or "have its disk mounted, or make it: recfs does not"
+        return [Check("backups", Level.WARN, f"{directory} cannot be used: {exc.strerror}", remedy)]
+    if is_beside:
+        detail = f"{directory} is on the disk of the store: they are lost with it"
+        return [Check("backups", Level.WARN, detail, "set [backup] directory to one on another disk")]
+    return [Check("backups", Level.OK, f"{directory} is on another disk than the store")]
+
+
 def check_writable(root: Path, existing: Path) -> list[Check]:
     """Write a probe file, with a user xattr, where the store is or will be."""
     inner = root / ".recfs"

@@ -9,7 +9,7 @@ from rich.text import Text
 from recfs.api.client import ControlClient
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import bucket_checks
-from recfs.cli.checks.disk import disk_checks
+from recfs.cli.checks.disk import check_backups, disk_checks
 from recfs.cli.checks.features import Server, server_checks
 from recfs.cli.checks.host import (
     PROC_STATUS,
@@ -149,6 +149,7 @@ def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None, Ser
     is_reached = bool(far) and config.s3 is not None and all(check.level is not Level.FAIL for check in far[:2])
     server = server_checks(config) if is_reached and far[0].level is Level.OK else Server([])
     near = check_daemon(config.root) + disk_checks(config.root, config.min_free) + user_checks(config)
+    near += check_backups(config.root, config.backup.directory)
     return daemon + near + far + server.checks, config.root, server, config.media.user
 
 

@@ -1,0 +1,35 @@
+"""What `recfs doctor` says of the directory that backups of the catalogue go to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from recfs.cli.checks import Level
+from recfs.cli.checks.disk import check_backups
+from tests.system.fake_daemon import run
+
+SHM = Path("/dev/shm")
+
+
+def test_backups_on_the_disk_of_the_store_are_told_of(tmp_path: Path) -> None:
+    """They are lost with it, which whoever set the directory did not mean."""
+    (tmp_path / "backups").mkdir()
+    (tmp_path / "store").mkdir()
+    config = tmp_path / "recfs.conf"
+    config.write_text(f'root = "{tmp_path}/store"\n[backup]\ndirectory = "{tmp_path}/backups"\n')
+    assert f"{tmp_path}/backups is on the disk of the store" in run("doctor", "--config", config).stdout
+    assert check_backups(tmp_path / "store", None) == []
+
+
+def test_a_directory_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    (found,) = check_backups(tmp_path, tmp_path / "absent")
+    assert (found.level, "No such file or directory" in found.detail) == (Level.WARN, True)
+    assert "recfs does not" in found.remedy
+
+
+@pytest.mark.skipif(not os.access(SHM, os.W_OK), reason="there is no second disk")
+def test_one_on_another_disk_is_right(tmp_path: Path) -> None:
+    other = SHM if tmp_path.stat().st_dev != SHM.stat().st_dev else Path("/proc")
+    (found,) = check_backups(tmp_path, other)
+    assert found.level is Level.OK
