@@ -146,9 +146,9 @@ def set_expiry(invocation: Invocation, path: Path, date: str, note: str | None) 
     found = place.store.call("recording_set_expiry", path=place.path, date=date, note=note)
     _print(invocation, found)
     if found["action"] == "expire":
-        path = output.show_name(found["path"])
+        shown = output.show_name(found["path"])
         click.echo(
-            f"recfs: {path}: it is due already: the next look has it expire, and one after its grace removes it;"
+            f"recfs: {shown}: it is due already: the next look has it expire, and one after its grace removes it;"
             " `recfs recording keep` keeps it, and set-expiry takes another date, or `never`",
             err=True,
         )
