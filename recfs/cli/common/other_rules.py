@@ -20,8 +20,8 @@ def differing(invocation: Invocation, store: Store, keys: Collection[str]) -> li
 
     None where no file was named, no daemon runs, or it does not tell: what is asked then has an error of its own.
     """
-    if invocation.config is None:
-        return []
+    if invocation.config is None or not os.access(store.root / INTERNAL_DIR, os.X_OK):
+        return []  # who asks on the socket of [gateway] would be refused, and that be written down
     from recfs.config import from_plain
     from recfs.config.changes import settings_of
 
