@@ -406,9 +406,8 @@ class _Daemon:
         if not committed:
             log.warning("stopped before everything was committed; the next start goes on with it")
         for item in self._parts.problems.as_json():
-            log.warning(
-                "set aside: %s: %s: %s; the next start tries it again", item["part"], item["path"], item["reason"]
-            )
+            told = ": ".join(str(item[key]) for key in ("part", "path", "reason") if item[key])
+            log.warning("set aside: %s; the next start tries it again", told)
         uploads = self._parts.work.draining.pending_uploads()
         if uploads:
             log.info("%d files are not uploaded yet; the next start goes on with them", uploads)

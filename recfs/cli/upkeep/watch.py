@@ -89,7 +89,7 @@ def _show(invocation: Invocation, result: dict[str, Any]) -> None:
         "limit": f"{result['limit']} is reached: everything is looked at now and then" if result["limit"] else "",
         "looked at": scans + (", and again now" if result["scanning"] else ""),
         "found": ", ".join(f"{result[what]:,} {what}" for what in found),
-        "waiting": f"{result['waiting']:,} entries",
+        "waiting": output.number_of(result["waiting"], "entry", "entries"),
         "missing": result["held"] or "",
     }
     for what, told in lines.items():
