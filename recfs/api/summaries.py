@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from recfs.api import summaries_s3
@@ -67,10 +66,11 @@ def _users(
         calendar_ns = SystemClock(snapshot.meta(), boot_id()).calendar_ns()
     month = month_of(calendar_ns)
     trashed = snapshot.trashed() if config.trash.charged and config.trash.retention else {}
-    return [_user(row, config, month, trashed.get(row.user, 0)) for row in rows]
+    defaults = config.quota.limits()
+    return [_user(row, defaults, month, trashed.get(row.user, 0)) for row in rows]
 
 
-def _user(row: AccountRow, config: Config, month: str, trashed_bytes: int) -> dict[str, Any]:
+def _user(row: AccountRow, defaults: Limits, month: str, trashed_bytes: int) -> dict[str, Any]:
     own = Limits(row.max_bytes, row.max_files, row.max_file_size, row.max_monthly_uploads)
     return {
         "user": row.user,
@@ -79,8 +79,8 @@ def _user(row: AccountRow, config: Config, month: str, trashed_bytes: int) -> di
         "trashed_bytes": trashed_bytes,
         "month": month,
         "month_uploads": row.month_uploads if row.month >= month else 0,
-        "limits": asdict(merge(own, config.quota.limits())),
-        "own_limits": {limit: "unlimited" if value == UNLIMITED else value for limit, value in asdict(own).items()},
+        "limits": merge(own, defaults).as_dict(),
+        "own_limits": {limit: "unlimited" if value == UNLIMITED else value for limit, value in own.as_dict().items()},
     }
 
 

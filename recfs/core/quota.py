@@ -43,10 +43,21 @@ class Limits:
     max_monthly_uploads: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        # By name, and not by fields(): thousands of users are told at a time.
+        values = (self.max_bytes, self.max_files, self.max_file_size, self.max_monthly_uploads)
+        for index, value in enumerate(values):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-                raise ValueError(f"{field.name} is a whole number of at least 0, or unlimited; not {value!r}")
+                name = fields(self)[index].name
+                raise ValueError(f"{name} is a whole number of at least 0, or unlimited; not {value!r}")
+
+    def as_dict(self) -> dict[str, int | None]:
+        """By name, as asdict(), which takes ten times as long."""
+        return {
+            "max_bytes": self.max_bytes,
+            "max_files": self.max_files,
+            "max_file_size": self.max_file_size,
+            "max_monthly_uploads": self.max_monthly_uploads,
+        }
 
 
 def merge(own: Limits, defaults: Limits) -> Limits:

@@ -16,7 +16,7 @@ from recfs.core.sweeping import RunOutcome
 from recfs.metrics.requests import BOUNDS_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from recfs.metrics.looking import OfUser, Queue, Seen, Told
     from recfs.metrics.requests import Latency
@@ -35,6 +35,17 @@ def _labelled(name: str, what: str, label: str, values: Iterable[tuple[str, floa
     return family
 
 
+class _Given(Collector):
+    """These families, once."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """All of them."""
+        return self._families
+
+
 class Metrics(Collector):
     """Everything that one scrape tells."""
 
@@ -47,11 +58,16 @@ class Metrics(Collector):
     def text(self) -> bytes:
         """In Prometheus' text format."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
+        registry.register(_Given(self._of_all()))
+        return generate_latest(registry) + _users_as_text(self._seen.written.users).encode("utf-8")
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
+        yield from self._of_all()
+        yield from _users(self._seen.written.users)
+
+    def _of_all(self) -> Iterator[Metric]:
+        """All but those of single users."""
         seen, written = self._seen, self._seen.written
         yield from self._requests()
         yield _gauge("sealing_files", "Closed files that wait for their checksums and their commit.", seen.sealing)
@@ -86,7 +102,6 @@ class Metrics(Collector):
             yield from _told(seen.told)
         if seen.queue is not None:
             yield from _queue(seen.queue)
-        yield from _users(written.users)
         yield _gauge("users_not_told", "Users left out because [metrics] users is less.", written.more_users)
         build = GaugeMetricFamily("recfs_build_info", "1, with the version.", labels=["version", "python"])
         build.add_metric([__version__, platform.python_version()], 1)
@@ -160,27 +175,35 @@ def _queue(queue: Queue) -> Iterator[Metric]:
     yield _gauge("cache_limit_bytes", "Bytes that local copies may take.", queue.cache_limit_bytes)
 
 
-def _users(users: Iterable[OfUser]) -> Iterator[Metric]:
-    def family(name: str, what: str) -> GaugeMetricFamily:
-        return GaugeMetricFamily(f"recfs_user_{name}", what, labels=["user"])
+_OF_USER: tuple[tuple[str, str, Callable[[OfUser], int | None]], ...] = (
+    ("used_bytes", "Bytes that a user stores.", lambda each: each.used_bytes),
+    ("used_files", "Files that a user stores.", lambda each: each.used_files),
+    ("month_uploads", "Uploads of a user this month.", lambda each: each.month_uploads),
+    ("limit_bytes", "Bytes that a user may store.", lambda each: each.limits.max_bytes),
+    ("limit_files", "Files that a user may store.", lambda each: each.limits.max_files),
+    ("limit_uploads", "Uploads that a user may make a month.", lambda each: each.limits.max_monthly_uploads),
+)
+"""Name, meaning and value of what is told of each user; None: not told of this one."""
 
-    used = family("used_bytes", "Bytes that a user stores."), family("used_files", "Files that a user stores.")
-    uploads = family("month_uploads", "Uploads of a user this month.")
-    limits = (
-        family("limit_bytes", "Bytes that a user may store."),
-        family("limit_files", "Files that a user may store."),
-        family("limit_uploads", "Uploads that a user may make a month."),
-    )
-    for each in users:
-        labels = [each.user]
-        used[0].add_metric(labels, each.used_bytes)
-        used[1].add_metric(labels, each.used_files)
-        uploads.add_metric(labels, each.month_uploads)
-        allowed = (each.limits.max_bytes, each.limits.max_files, each.limits.max_monthly_uploads)
-        for limit, value in zip(limits, allowed, strict=True):
-            if value is not None:
-                limit.add_metric(labels, value)
-    yield from (*used, uploads, *limits)
+
+def _users(users: Iterable[OfUser]) -> Iterator[Metric]:
+    for name, what, value_of in _OF_USER:
+        found = ((each.user, value_of(each)) for each in users)
+        yield _labelled(f"user_{name}", what, "user", ((user, value) for user, value in found if value is not None))
+
+
+def _users_as_text(users: Iterable[OfUser]) -> str:
+    """What `generate_latest` makes of `_users`, in a tenth of the time: of a thousand they are nearly all lines.
+
+    The name of a user is a number or a UUID: nothing in it is to be escaped.
+    """
+    lines = []
+    for name, what, value_of in _OF_USER:
+        name = f"recfs_user_{name}"
+        lines.append(f"# HELP {name} {what}\n# TYPE {name} gauge\n")
+        found = ((each.user, value_of(each)) for each in users)
+        lines += [f'{name}{{user="{user}"}} {value}\n' for user, value in found if value is not None]
+    return "".join(lines)
 
 
 __all__ = ["CONTENT_TYPE", "Metrics"]

@@ -3,7 +3,22 @@
 import fnmatch
 from collections.abc import Sequence
 
-from . import behind, beside, cold, migrate, parallel, remux, s3_rows, scattered, small, startup, streams, trees
+from . import (
+    behind,
+    beside,
+    cold,
+    migrate,
+    observed,
+    parallel,
+    remux,
+    restart,
+    s3_rows,
+    scattered,
+    small,
+    startup,
+    streams,
+    trees,
+)
 from .spec import Metric, Sizes, Workload
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -19,6 +34,8 @@ WORKLOADS: tuple[Workload, ...] = (
     *startup.WORKLOADS[1:],
     *beside.WORKLOADS,
     *behind.WORKLOADS,
+    *observed.WORKLOADS,
+    *restart.WORKLOADS,
     *s3_rows.WORKLOADS,
 )
 
@@ -64,6 +81,7 @@ def title(metric: Metric, sizes: Sizes) -> str:
         media_files=sizes.media_files,
         rebuilt_files=sizes.rebuilt_files,
         watched_files=sizes.watched_files,
+        restarts=sizes.restarts,
         s3_file_mib=sizes.s3_file_mib,
         s3_small_files=sizes.s3_small_dirs * sizes.files_per_dir,
         s3_list_files=sizes.s3_list_dirs * sizes.files_per_dir,

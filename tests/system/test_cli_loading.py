@@ -1,13 +1,16 @@
 """What a command loads: its own module, and neither those of the others nor what prints tables."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
 from recfs.cli.common.commands import Commands
 from recfs.cli.main import cli
+from tests.system.fake_daemon import USER, FakeDaemon
 
 LOADED = """
 import sys
@@ -49,3 +52,25 @@ def test_a_command_is_loaded_when_it_is_asked_for() -> None:
     assert commands["gone"].name == "gone"
     del commands["no"]
     assert len(commands) == 2
+
+
+ASKING = """
+import sys
+from recfs.cli.main import cli
+cli.main(sys.argv[1:], standalone_mode=False)
+print(*sorted(sys.modules))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_daemon_answers_takes_no_configuration(tmp_path: Path) -> None:
+    """It has its own, and to load the settings takes longer than all the rest."""
+    (tmp_path / ".recfs").mkdir()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RECFS_")}
+    with FakeDaemon(tmp_path, {"quota_show": lambda params: [USER]}):
+        done = subprocess.run(
+            [sys.executable, "-c", ASKING, "quota", "show", "--root", str(tmp_path)],
+            capture_output=True, text=True, check=True, env=env,
+        )  # fmt: skip
+    assert "1.5 GiB" in done.stdout
+    assert not {each.split(".")[0] for each in done.stdout.splitlines()[-1].split()} & {"pydantic", "trio"}

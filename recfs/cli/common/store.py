@@ -109,12 +109,18 @@ _WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}
 class Store:
     """A store, answered for by its daemon when one runs, else by its files."""
 
-    def __init__(self, config: "Config") -> None:
-        self.config = config
+    def __init__(self, root: Path, config: "Config | None" = None) -> None:
+        """*config*: None has all defaults. They are loaded for those who ask for them: a daemon has its own."""
+        self.root = root
+        self._config = config
 
     @property
-    def root(self) -> Path:
-        return self.config.root
+    def config(self) -> "Config":
+        if self._config is None:
+            from recfs.config import config_for_root
+
+            self._config = config_for_root(self.root)
+        return self._config
 
     def client(self, timeout_s: float = _TIMEOUT_S) -> ControlClient:
         """Return a client for the store's control socket; whether anybody listens shows at the first call.
@@ -126,7 +132,7 @@ class Store:
 
     def _gateway(self) -> Path | None:
         """The second socket, where there is one and the store's own is not for this user."""
-        other = self.config.gateway.socket
+        other = self._config.gateway.socket if self._config is not None else None
         return other if other is not None and _is_hidden(self.root / INTERNAL_DIR / "control.sock") else None
 
     def call(self, method: str, **params: Any) -> Any:
@@ -299,7 +305,7 @@ def open_store(invocation: Invocation, path: Path | None = None) -> Store:
             root = None
         if root is not None:
             return _store_at(root)
-    return Store(configured(invocation))
+    return _chosen_store(invocation)
 
 
 def locate(invocation: Invocation, path: Path) -> Place:
@@ -308,12 +314,12 @@ def locate(invocation: Invocation, path: Path) -> Place:
     Raises InvalidPath when it is none of them, MountError for a dead mount, ConfigError.
     """
     if _is_chosen(invocation) and not path.is_absolute() and (path.parts[:1] or ("",))[0] in ("", *TOP_LEVELS):
-        return Place(Store(configured(invocation)), _normal(path))
+        return Place(_chosen_store(invocation), _normal(path))
     mount = mount_around(path)
     if mount is not None:
         inside = path_in_mount(mount, path)
         if _is_chosen(invocation):
-            return Place(Store(configured(invocation)), inside)
+            return Place(_chosen_store(invocation), inside)
         root = root_behind(mount)
         if root is not None:
             return Place(_store_at(root), inside)
@@ -345,13 +351,13 @@ def _locate_on_disk(invocation: Invocation, path: Path) -> Place:
         inside = resolved.relative_to(root)
         if inside.parts[:1] not in ((), *((top,) for top in TOP_LEVELS)):
             raise InvalidPath(f"{path} is recfs' own; give a path below {', '.join(TOP_LEVELS)}")
-        store = Store(configured(invocation)) if _is_chosen(invocation) else _store_at(root)
+        store = _chosen_store(invocation) if _is_chosen(invocation) else _store_at(root)
         if Path(os.path.realpath(store.root)) != root:
             raise InvalidPath(f"{path} lies in the store at {root}, not in the chosen one at {store.root}")
         return Place(store, _normal(inside))
     if not path.is_absolute() and path.parts[:1] and path.parts[0] in TOP_LEVELS:
         try:
-            return Place(Store(configured(invocation)), _normal(path))
+            return Place(_chosen_store(invocation), _normal(path))
         except ConfigError:
             pass
     raise InvalidPath(f"{path} is in no recfs mount and no store; give a path inside a mount, or --root DIR users/...")
@@ -378,9 +384,25 @@ def _root_around(path: Path) -> Path | None:
 
 
 def _store_at(root: Path) -> Store:
+    if not _is_environment_heard():
+        return Store(Path(os.path.abspath(root)))
     from recfs.config import config_for_root
 
-    return Store(config_for_root(root, os.environ))
+    config = config_for_root(root, os.environ)
+    return Store(config.root, config)
+
+
+def _is_environment_heard() -> bool:
+    """Whether a variable may be a setting, or may be wrong: to find out takes the configuration, 0.2 s to load."""
+    return any(name.upper().startswith("RECFS_") for name in os.environ)
+
+
+def _chosen_store(invocation: Invocation) -> Store:
+    """The store that --root, --config, $RECFS_CONFIG or /etc name. Raises ConfigError, MountError."""
+    if invocation.root is not None and invocation.config is None:
+        return _store_at(_root_around(invocation.root) or invocation.root)
+    config = configured(invocation)
+    return Store(config.root, config)
 
 
 def in_effect(invocation: Invocation, store: Store | None = None) -> "tuple[Config, str]":
