@@ -13,12 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 from tests.helpers.descriptor_store import DescriptorStore
 
@@ -40,6 +41,7 @@ RESTART_S = 0.1
 STATS_S = 0.1
 """A recorder tells so often how far it is; it cannot be seen to wait for less."""
 ROUND_TIMEOUT_S = 60.0
+CLIP_S = 900
 END_S = 60.0
 
 _LOOKS = """
@@ -147,11 +149,11 @@ class _Upgraded(RecfsTarget):
 
 
 def _clip(context: Context) -> Path:
-    """Ten seconds of video and sound, 1 Mbit a second."""
+    """Video and sound, longer than anybody records here: what FFmpeg repeats has gaps, of which it complains."""
     path = context.scratch / "recorded.ts"
     if not path.exists():
-        picture, sound = "testsrc2=size=640x360:rate=25:duration=10", "sine=duration=10"
-        codecs = ("-c:v", "mpeg4", "-b:v", "1M", "-g", "25", "-c:a", "aac")
+        picture, sound = f"testsrc2=size=320x180:rate=10:duration={CLIP_S}", f"sine=duration={CLIP_S}"
+        codecs = ("-c:v", "mpeg4", "-b:v", "500k", "-g", "10", "-c:a", "aac")
         ffmpeg("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", sound, *codecs, path)
     return path
 
@@ -174,19 +176,21 @@ class _Recorders:
     def __init__(self, clip: Path, top: Path, count: int) -> None:
         self.folders = [top / "users" / str(number + 2) / "recordings" / "1" for number in range(count)]
         self._running: list[subprocess.Popen[bytes]] = []
+        self._said: list[IO[bytes]] = []
         self.worst_s = 0.0
         self.told = [0] * count
         """How often each said that it is further."""
         for number, folder in enumerate(self.folders):
             folder.mkdir(parents=True)
             command = ["ffmpeg", "-loglevel", "error", "-nostats", "-progress", "pipe:1", "-stats_period", str(STATS_S)]
-            command += ["-re", "-stream_loop", "-1", "-i", str(clip), "-c", "copy", "-flush_packets", "1"]
+            command += ["-re", "-i", str(clip), "-c", "copy", "-flush_packets", "1"]
+            self._said.append(tempfile.TemporaryFile())  # noqa: SIM115  (open as long as its recorder)
             self._running.append(
                 subprocess.Popen(
                     command + _outputs(folder, number),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    stderr=self._said[-1],
                     start_new_session=True,
                 )
             )
@@ -223,13 +227,14 @@ class _Recorders:
             assert each.stdin is not None
             each.stdin.write(b"q")
             each.stdin.close()
-        for number, each in enumerate(self._running):
-            assert each.stderr is not None
+        for number, (each, log) in enumerate(zip(self._running, self._said, strict=True)):
             assert each.stdout is not None
             os.set_blocking(each.stdout.fileno(), True)
             each.stdout.read()
-            said = each.stderr.read().decode(errors="replace").strip()
-            if each.wait(END_S) or said:
+            code = each.wait(END_S)
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip()
+            if code or said:
                 raise AssertionError(f"recorder {number} ended with {each.returncode}: {said}")
 
     def kill(self) -> None:
@@ -299,7 +304,10 @@ def _wait_further(recorders: _Recorders, looks: _Looks) -> None:
     deadline = time.monotonic() + ROUND_TIMEOUT_S
     while looks.rounds < rounds + 3 or any(now < then + 2 for now, then in zip(recorders.told, told, strict=True)):
         if time.monotonic() > deadline:
-            raise AssertionError("somebody gets no further")
+            stuck = [
+                number for number, (now, then) in enumerate(zip(recorders.told, told, strict=True)) if now < then + 2
+            ]
+            raise AssertionError(f"recorders that get no further: {stuck}; looks: {looks.rounds - rounds}")
         time.sleep(0.05)
 
 
