@@ -148,6 +148,33 @@ def test_a_daemon_that_dies_or_hangs_is_replaced_and_its_mount_goes_on(unit: Sys
     assert unit.run("findmnt", f"{base}/mnt").stdout == ""
 
 
+def test_a_stop_that_takes_too_long_leaves_no_dead_mount(unit: Systemd, base: Path) -> None:
+    (unit.units / f"{NAME}.d/stop.conf").write_text("[Service]\nExecStop=\nKillSignal=SIGWINCH\nTimeoutStopSec=1\n")
+    unit.control("daemon-reload")
+    started(unit, base)
+    unit.control("stop", NAME)
+    assert unit.show(NAME, "Result") == "timeout"
+    assert unit.run("findmnt", f"{base}/mnt").stdout == ""
+
+
+@pytest.mark.needs("ffmpeg", "ffprobe")
+def test_recordings_are_looked_into(unit: Systemd, base: Path) -> None:
+    """By a program that gives up root, is confined, and can be ended."""
+    started(unit, base)
+    where = base / "mnt/users/5/recordings/1"
+    made = f"mkdir -p {where} && ffmpeg -loglevel error -f lavfi -i sine=duration=1 -f wav {where}/source.wav"
+    done = unit.run("sh", "-c", made)
+    assert done.returncode == 0, done.stderr
+
+    def media() -> dict[str, object]:
+        found = (status(base) or {}).get("media")
+        return found if isinstance(found, dict) else {}
+
+    wait_until(lambda: bool(media().get("looks")) or bool(media().get("missing")), "it is looked into", 60.0)
+    assert (media()["missing"], media()["looks"]) == (None, {"whole": 1})
+    assert unit.control("stop", NAME).returncode == 0
+
+
 AUTOMOUNT = "[Unit]\nDefaultDependencies=no\n[Automount]\nWhere={where}\n"
 MOUNT = "[Unit]\nDefaultDependencies=no\n[Mount]\nWhat={what}\nWhere={where}\nType=recfs\nOptions={options}\n"
 
