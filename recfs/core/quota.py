@@ -44,7 +44,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         # By name, and not by fields(): thousands of users are told at a time.
-        values = (self.max_bytes, self.max_files, self.max_file_size, self.max_monthly_uploads)
+        values: tuple[object, ...] = (self.max_bytes, self.max_files, self.max_file_size, self.max_monthly_uploads)
         for index, value in enumerate(values):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
                 name = fields(self)[index].name
