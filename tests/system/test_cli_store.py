@@ -59,7 +59,7 @@ def test_every_method_is_answered_without_a_daemon_or_says_that_it_takes_one(
 ) -> None:
     """The catalogue is asked, or the store is taken into use for it, or whoever asks is told what it takes."""
     monkeypatch.setattr(store, "reports_at", lambda root: SimpleNamespace(reading=lambda: nullcontext(root)))
-    here = store.Store(config_for_root(stopped_store))
+    here = store.Store(stopped_store)
     if method in store._LIVE_ONLY:
         assert method not in store._WRITING
         with pytest.raises(errors.DaemonNotRunning, match=f"no daemon runs on {stopped_store}; ."):
