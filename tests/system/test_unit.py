@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from recfs.media.runner import SANDBOX
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd/recfs@.service"
@@ -48,6 +52,33 @@ def test_the_unit_is_not_exposed_more_than_it_has_to_be(instance: Path, unit: Pa
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert found is not None, done.stderr
     assert (done.returncode, float(found[1]) <= most) == (0, True), found[0]
+
+
+CAGED = """
+import subprocess, sys
+settings = "uid=65534 gid=65534 cpu=10 alarm=10 memory=1000000000 file=0 descriptors=20 processes=20 reopen=0".split()
+command = [sys.executable, "-I", "-S", "-B", sys.argv[1], *settings, "workspace=-1", "--", sys.argv[2], "30"]
+with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    print(process.stderr.readline().decode().strip())
+    process.kill()
+    print(process.wait(20))
+"""
+
+
+@pytest.mark.needs("setpriv", "sleep")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to leave out")
+def test_what_looks_into_media_can_be_confined_and_ended_with_the_capabilities_of_the_unit() -> None:
+    unit = configparser.ConfigParser(strict=True, interpolation=None)
+    unit.read(UNIT)
+    kept = {name.removeprefix("CAP_").lower() for name in unit["Service"]["CapabilityBoundingSet"].split()}
+    known = subprocess.run(["setpriv", "--list-caps"], capture_output=True, text=True, check=True).stdout.split()
+    less = ",".join(f"-{name}" for name in known if name not in kept)
+    sleep = shutil.which("sleep")
+    assert sleep is not None
+    command = ["setpriv", "--bounding-set", less, "--inh-caps", less, sys.executable, "-c", CAGED, str(SANDBOX), sleep]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "user" in done.stdout.partition("\n")[0].split(), done.stdout + done.stderr
+    assert done.stdout.endswith("\n-9\n"), done.stdout + done.stderr
 
 
 def test_nothing_hides_the_mount_from_everybody_else() -> None:
