@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from recfs.stores.restoring import Restoration
 
 TELL_EVERY_S = 2.0
+_REPORTED = ("moved", "trashed", "taken", "found", "linked", "gone", "remade", "forgotten", "lost", "kept")
+"""Lists of the start's report that people are told."""
 
 
 class Restore:
@@ -165,7 +167,7 @@ class Restore:
             report = parts.recovered
             found = {
                 name: list(getattr(report, name))
-                for name in ("moved", "trashed", "taken", "found", "linked", "gone", "forgotten", "lost", "kept")
+                for name in _REPORTED
             }
             problems = parts.problems.as_json()
             with trio.move_on_after(DRAIN_S):

@@ -243,3 +243,24 @@ async def test_hard_links_are_taken_and_told(fs: Filesystem, monkeypatch: pytest
     found = await restored(fs)
     assert sorted(found["linked"]) == [f"{REC}/one", f"{REC}/other"]
     assert sorted(found["found"]) == [f"{REC}/one", f"{REC}/other"]
+
+
+@pytest.mark.parametrize("forget", [False, True])
+async def test_directories_that_went_are_named(fs: Filesystem, monkeypatch: pytest.MonkeyPatch, forget: bool) -> None:
+    """An empty one, and a link, come back: somebody has removed them, and is to know. Or they are not to."""
+    await made(fs, monkeypatch, ["stays"])
+    await fs.mkdirs(f"{REC}/folder/below")
+    await fs.mkdirs(f"{REC}/with-a-link")
+    await fs.vfs.symlink((await fs.node(f"{REC}/with-a-link")).ino, b"link", b"target", OPERATOR)
+    await backed_up(fs)
+    for folder in ("folder/below", "folder"):
+        await fs.rmdir(f"{REC}/{folder}")
+    await fs.unlink(f"{REC}/with-a-link/link")
+    await fs.rmdir(f"{REC}/with-a-link")
+    await fs.drain()
+    found = await restored(fs, forget=forget)
+    went = [f"{REC}/{name}" for name in ("folder", "folder/below", "with-a-link", "with-a-link/link")]
+    assert sorted(found["forgotten" if forget else "remade"]) == went
+    assert found["remade" if forget else "forgotten"] == found["gone"] == found["set_aside"] == []
+    assert await fs.names(REC) == (["stays"] if forget else ["folder", "stays", "with-a-link"])
+    await fs.assert_consistent()

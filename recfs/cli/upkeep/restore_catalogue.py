@@ -32,6 +32,7 @@ _DONE = {
     "found": "came since; it is in the catalogue now",
     "linked": _LINKED,
     "gone": "nowhere; its row stays, and reading it fails until it is removed or written anew",
+    "remade": "an empty directory or a symbolic link that went; it is made again",
     "forgotten": "nowhere; its row is removed",
     "lost": "fits nowhere",
     "kept": "was to be deleted in S3; the object stays, for it may be another's by now",
@@ -66,7 +67,7 @@ came since; it is in the catalogue now: 2
 @click.argument("backup", required=False, metavar="[NAME|FILE]")
 @IDENTITY
 @click.option("--dry-run", is_flag=True, help="Only say what it would find on the disk; changes nothing, asks no S3.")
-@click.option("--forget-missing", is_flag=True, help="Remove the rows of files whose bytes are nowhere.")
+@click.option("--forget-missing", is_flag=True, help="Remove the rows of what is nowhere.")
 @click.option("--without-bucket", is_flag=True, help="Leave what is in S3 as the backup has it.")
 @store_options
 @click.pass_context
@@ -82,7 +83,8 @@ def restore_catalogue(
     What lies on the disk counts, and no file is deleted: what came since is adopted, charged and hashed; what was
     changed is hashed anew; what was renamed is recognised by its inode number and keeps its attributes; what was
     deleted and is in the trash can be restored from there. What is nowhere is named: its row stays, since it is all
-    that is left, unless `--forget-missing` is given. Bytes in the trash of which nothing is known go to lost+found.
+    that is left, and a directory or symbolic link is made again, unless `--forget-missing` is given. Bytes in the trash
+    of which nothing is known go to lost+found.
 
     With [s3], the bucket is compared then: objects that came since are adopted with what their metadata say, those that
     were moved or replaced are found by their checksums, and files whose object is gone are sent anew or, where nothing
@@ -104,7 +106,7 @@ def restore_catalogue(
         found = restore.run(backup, identity, forget=forget_missing, bucket=not without_bucket)
         afar = found["bucket"]
         kinds = {what: found[what] for what in _DONE} | {f"bucket {what}": afar[what] for what in afar}
-        missing = bool(found["gone"] or found["set_aside"] or (afar["lost"] and not forget_missing))
+        missing = bool(found["gone"] or found["remade"] or found["set_aside"] or (afar["lost"] and not forget_missing))
     if invocation.json:
         output.emit_json(found)
     else:

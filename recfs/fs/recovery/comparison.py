@@ -220,6 +220,8 @@ class Comparison:
         elif node.parent is self._tree.root:
             return  # the store sees to these
         elif info is None or stat.S_IFMT(info.st_mode) != node.format:
+            if not node.pending:
+                self._found.report.remade.append(node.path)
             self._tree.locations.forget(node, node.moved)
             node.moved, node.home_ino, node.pending = None, None, Pending.MAKE
             self._behind.publish(node)
@@ -345,9 +347,14 @@ _TOLD = (
         " place",
         "linked",
     ),
+    (
+        "were not on the disk; they are made again, since the catalogue has them",
+        "remade",
+    ),
     ("are in the catalogue and not on the disk; reading them fails until they are removed or written anew", "gone"),
     ("were to be deleted in S3; their objects stay, for they may be others' by now", "kept"),
 )
+_THINGS = {"remade": "directories or symbolic links"}
 
 
 def sentences(report: Report) -> Iterator[str]:
@@ -357,4 +364,4 @@ def sentences(report: Report) -> Iterator[str]:
         for path in paths:
             log.debug("%s: %s", name, path)
         if paths:
-            yield f"{len(paths)} files {what}: {', '.join(paths[:NAMED])}{', …' if len(paths) > NAMED else ''}"
+            yield f"{len(paths)} {_THINGS.get(name, 'files')} {what}: {', '.join(paths[:NAMED])}{', …' if len(paths) > NAMED else ''}"

@@ -49,6 +49,8 @@ class Report:
     """… of these, those of a file that has several names (hard links): a write to one changes the others."""
     gone: list[str] = field(default_factory=list)
     """… of what it knows, and is not there."""
+    remade: list[str] = field(default_factory=list)
+    """… of directories and symbolic links that it knows, that were not there, and that are made again."""
     moved: list[str] = field(default_factory=list)
     """… of what has another name: the one it had, and the one it has."""
     trashed: list[str] = field(default_factory=list)

@@ -64,6 +64,7 @@ class Reconciling:
         """Everything has been compared. *forget*: rows of what is nowhere go, and so do directories that they leave."""
         report = self._found.report
         report.taken = [path for path in report.taken if path not in self._moved]
+        report.remade = await self._by_themselves(report.remade)
         if not forget:
             return
         for path in list(report.gone):
@@ -74,7 +75,27 @@ class Reconciling:
                     report.forgotten.append(path)
                     report.gone.remove(path)
                     await self._drop_empty(node.parent)
+        for path in sorted(report.remade, reverse=True):  # what is in a directory before it
+            with self._found.aside(("forget", path), path):
+                node = await self._tree.walk([os.fsencode(name) for name in path.split("/")])
+                if isinstance(node, LinkNode):
+                    report.unpublished.remove(node.ino)
+                    self._drop(node)
+                elif isinstance(node, DirNode):
+                    await self._drop_empty(node)
+                report.forgotten.append(path)
+                report.remade.remove(path)
         await self._behind.flush()
+
+    async def _by_themselves(self, remade: list[str]) -> list[str]:
+        """Of what is made again, what has no files: those are told of, and their directories go by what they have."""
+        told: set[str] = set()
+        for path in sorted(remade, reverse=True):
+            node = await self._tree.walk([os.fsencode(name) for name in path.split("/")])
+            below = await self._tree.page(node, 0, FLUSH_EVERY) if isinstance(node, DirNode) else []
+            if node is not None and all(f"{path}/{os.fsdecode(row.name)}" in told for row in below):
+                told.add(path)
+        return [path for path in remade if path in told]
 
     async def _keep_jobs(self) -> None:
         """What happened in temp jobs since is not known: none is to expire because of that."""
