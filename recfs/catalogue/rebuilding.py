@@ -1,4 +1,4 @@
-"""The catalogue's file while it is made anew, and what may still be read of the one before it."""
+"""The catalogue's file while it is made anew."""
 
 from __future__ import annotations
 
@@ -7,19 +7,10 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from recfs.catalogue import migrations
-from recfs.catalogue.connection import connect
 from recfs.catalogue.opening import open_catalogue
-from recfs.catalogue.questions import Questions
-from recfs.catalogue.rows import ACCOUNT
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.errors import CatalogueCorrupt, StoreError
-from recfs.ports.rows import AccountRow
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _BUILDING = ".rebuild"
 _SUFFIXES = ("", "-wal", "-shm")
@@ -32,19 +23,6 @@ class NewCatalogue(SqliteCatalogue):
         """How many files are in each state but `committed`."""
         query = "select state, count(*) from node where state is not null and state <> 'committed' group by state"
         return {state: int(count) for state, count in self._read(query)}
-
-
-class OldCatalogue(Questions):
-    """A catalogue that may be damaged, read only. What meets damage raises IoFailure."""
-
-    async def accounts(self) -> Sequence[AccountRow]:
-        """All users' counters and limits."""
-        return [AccountRow._make(row) for row in self._read(f"select {ACCOUNT} from account")]
-
-    def close(self) -> None:
-        """Close it."""
-        with contextlib.suppress(sqlite3.Error):
-            self._db.close()
 
 
 def building(path: Path) -> Path:
@@ -98,19 +76,4 @@ def facts_of(path: Path) -> dict[str, str]:
         return {}
 
 
-def open_old(path: Path) -> OldCatalogue | None:
-    """The catalogue that is there, to be read; None where nothing of it can be, or it is of another version."""
-    if not path.exists() or not path.stat().st_size:
-        return None
-    try:
-        connection = connect(path, read_only=True)
-        (newest,) = connection.execute("select max(name) from _sqlite_migrations").fetchone()
-    except (StoreError, sqlite3.Error):
-        return None
-    if newest != migrations.NEWEST:
-        connection.close()
-        return None
-    return OldCatalogue(path, connection)
-
-
-__all__ = ["NewCatalogue", "OldCatalogue", "building", "discard", "facts_of", "finished", "open_new", "open_old"]
+__all__ = ["NewCatalogue", "building", "discard", "facts_of", "finished", "open_new"]

@@ -14,6 +14,7 @@ import trio
 
 from recfs import remote
 from recfs.catalogue import rebuilding
+from recfs.catalogue.salvage.old import open_old
 from recfs.clock import SystemClock
 from recfs.core.generation import Mark
 from recfs.errors import NotAStore, OutOfSpace, RecfsError, StoreError, StoreFull
@@ -92,7 +93,7 @@ async def _run(
         catalogue.close()
         rebuilding.discard(path)
         catalogue = rebuilding.open_new(path)
-    old = rebuilding.open_old(path) if options.salvage else None
+    old = open_old(path) if options.salvage else None
     old_rows = OldRows(old)
     try:
         await catalogue.apply(Batch(meta={BEGUN: of}))
@@ -100,6 +101,7 @@ async def _run(
             store, catalogue, objects, old_rows, options, config.route, config.commit.hash_threads,
             config.s3.threads if config.s3 is not None else 1, clock,
             frozenset({0, os.geteuid(), *([config.operator] if config.operator is not None else [])}), tell,
+            numbers_tell=old_facts.get("identity") == store.identity(),
         )  # fmt: skip
         findings = await Rebuild(site, Known(old_facts, mark, boot, url)).run()
         findings.nothing_salvaged = options.salvage and (

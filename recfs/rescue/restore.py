@@ -165,10 +165,7 @@ class Restore:
             nursery.start_soon(self._say_how_far, parts)
             await parts.work.draining.drain(uploads=False)
             report = parts.recovered
-            found = {
-                name: list(getattr(report, name))
-                for name in _REPORTED
-            }
+            found = {name: list(getattr(report, name)) for name in _REPORTED}
             problems = parts.problems.as_json()
             with trio.move_on_after(DRAIN_S):
                 await parts.work.draining.drain(uploads=False)

@@ -144,7 +144,7 @@ class BucketPass:
         assert sha256 is not None
         assert md5 is not None
         owner = owner_in(meta.owner) or self._owner_above(parts)
-        folder, name = await self._folder(parts[:-1], owner), parts[-1]
+        folder, name = await self._folder(parts, owner), parts[-1]
         if folder is None or (folder.ino, name) in self._page:
             site.findings.unplaced.add(info.key, "another object, or a file, has a part of its path for its name")
             return
@@ -180,29 +180,33 @@ class BucketPass:
                 return info.st_uid, info.st_gid
         return 0, 0
 
-    async def _folder(self, parts: tuple[bytes, ...], owner: tuple[int, int]) -> _Folder | None:
-        """A directory, made where there is none; None where something else is."""
+    async def _folder(self, path: tuple[bytes, ...], owner: tuple[int, int]) -> _Folder | None:
+        """The directory of a file, made where there is none; None where something else is."""
+        parts = path[:-1]
         known = len(parts)
         while parts[:known] not in self._folders:
             known -= 1
         folder = self._folders[parts[:known]]
         for depth in range(known + 1, len(parts) + 1):
             if folder is not None:
-                folder = await self._entry(folder, parts[:depth], owner)
+                folder = await self._entry(folder, parts[:depth], path[depth], owner)
             self._folders[parts[:depth]] = folder
         return folder
 
-    async def _entry(self, above: _Folder, parts: tuple[bytes, ...], owner: tuple[int, int]) -> _Folder | None:
+    async def _entry(
+        self, above: _Folder, parts: tuple[bytes, ...], below: bytes, owner: tuple[int, int]
+    ) -> _Folder | None:
         site, name, parent = self._site, parts[-1], above.ino
         if (parent, name) in self._page:
             return None
         before = await site.catalogue.child(parent, name) if parent not in self._made else None
-        old = await site.old.child(above.old, name)
+        path = b"/".join(parts)
+        old = await site.lineage.of(above.old, path, site.store.stat(site.local(path)), below)
         old_ino = old.ino if old is not None and old.kind is Kind.DIR else None
         if before is not None:
             return _Folder(before.ino, old_ino) if before.kind is Kind.DIR else None
         try:
-            site.make_folder(b"/".join(parts), owner)
+            site.make_folder(path, owner)
         except FileExistsError:
             return None
         now = site.clock.now_ns()

@@ -182,7 +182,7 @@ class HomePass:
             await self._remove(before)
             await site.write()
             before = None
-        old = await site.old.child(folder.old, entry.name)
+        old = await site.lineage.of(folder.old, path, entry.info)
         self._seen += 1
         if kind == stat.S_IFDIR:
             pending.append(await self._directory(folder, entry, role, before, old))

@@ -25,6 +25,12 @@ class OldCatalogue(Protocol):
     async def child(self, parent: int, name: bytes) -> NodeRow | None:
         """The row called *name* in *parent*."""
 
+    async def children(self, parent: int, after_ino: int, limit: int, *, placed: bool = False) -> Sequence[NodeRow]:
+        """A page of *parent*'s rows in inode order."""
+
+    async def lying_at(self, home_ino: int) -> Sequence[NodeRow]:
+        """What had this inode number on the disk."""
+
     async def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """The user's extended attributes of *ino*."""
 
@@ -66,6 +72,18 @@ class OldRows:
             return None
         row = await self._ask(self._catalogue.child(folder, name), None)
         return row if row is not None and (row.parent, row.name) == (folder, name) else None
+
+    async def children(self, row: NodeRow, after_ino: int, limit: int) -> Sequence[NodeRow]:
+        """A page of what was in a directory, in inode order."""
+        if self._catalogue is None or row.kind is not Kind.DIR:
+            return []
+        return await self._ask(self._catalogue.children(row.ino, after_ino, limit, placed=True), [])
+
+    async def lying_at(self, home_ino: int) -> Sequence[NodeRow]:
+        """What had this inode number on the disk."""
+        if self._catalogue is None:
+            return []
+        return await self._ask(self._catalogue.lying_at(home_ino), [])
 
     async def xattrs(self, row: NodeRow) -> dict[bytes, bytes]:
         """The user's extended attributes of an inode."""

@@ -13,6 +13,7 @@ from recfs.core.routing import RouteRule, age_of, route
 from recfs.core.upkeep.rebuilding import Checksums
 from recfs.errors import StoreError
 from recfs.fs.rebuild.findings import Findings
+from recfs.fs.rebuild.lineage import Lineage
 from recfs.fs.rebuild.oldrows import OldRows
 from recfs.ports.batch import Batch
 from recfs.ports.catalogue import Catalogue
@@ -96,6 +97,12 @@ class Site:
     next_ino: int = 2
     first_ino: int = 2
     """Numbers below were the old catalogue's."""
+    numbers_tell: bool = False
+    """Whether inode numbers on the disk are those of the old catalogue: not in a copy of a store."""
+    lineage: Lineage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lineage = Lineage(self.store, self.old, numbers_tell=self.numbers_tell)
 
     # --- rows ----------------------------------------------------------------------------------------------------
 

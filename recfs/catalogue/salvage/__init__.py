@@ -1,0 +1,1 @@
+"""What may still be read of a catalogue that is not believed as a whole."""
