@@ -1,4 +1,4 @@
-"""`recfs rebuild --salvage`: what the old catalogue knows goes with what has been renamed past it, and not with names."""
+"""`recfs rebuild --salvage`: what the old catalogue knows goes with what was renamed past it, and not with names."""
 
 from __future__ import annotations
 

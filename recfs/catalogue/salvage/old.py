@@ -1,4 +1,4 @@
-"""A catalogue that may be damaged anywhere, and is only read: each question by itself, and by inode number on the disk."""
+"""A catalogue that may be damaged anywhere, and is only read: question by question, by inode number on the disk, too."""
 
 from __future__ import annotations
 

@@ -364,4 +364,5 @@ def sentences(report: Report) -> Iterator[str]:
         for path in paths:
             log.debug("%s: %s", name, path)
         if paths:
-            yield f"{len(paths)} {_THINGS.get(name, 'files')} {what}: {', '.join(paths[:NAMED])}{', …' if len(paths) > NAMED else ''}"
+            things, more = _THINGS.get(name, "files"), ", …" if len(paths) > NAMED else ""
+            yield f"{len(paths)} {things} {what}: {', '.join(paths[:NAMED])}{more}"
