@@ -169,6 +169,9 @@ class BackingFiles:
             if fd is None:
                 fd = await trio.to_thread.run_sync(self._store.open_file, path, flags, limiter=self._limiter)
         except OSError as error:
+            if error.errno == errno.EXDEV:
+                above = os.fsdecode(path)
+                raise IoFailure(f"{node.path}: another file system is mounted over {above}: unmount it") from error
             if error.errno not in _GONE:
                 raise
             if node.body is not before or node.unlinked or self._places.local(node) != path:

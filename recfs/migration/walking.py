@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -18,12 +17,12 @@ from recfs.core.migration.claims import File
 from recfs.core.migration.names import text_of
 from recfs.core.migration.plan import Action
 from recfs.core.units import format_size
+from recfs.core.upkeep.mount_points import points_below
 from recfs.errors import InvalidArgument, IoFailure, NotADirectory, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 _SPECIAL: Final = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -238,12 +237,7 @@ def file_at(path: bytes) -> File | None:
 
 def mounted_below(top: bytes, table: str = _MOUNTS) -> frozenset[bytes]:
     """The mount points below a directory, as paths below it (proc_pid_mountinfo(5)); none where nobody says."""
-    found = set()
-    for line in _mounts(table):
-        point = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
-        if point.startswith(top + b"/"):
-            found.add(point[len(top) + 1 :])
-    return frozenset(found)
+    return points_below(_mounts(table), top)
 
 
 def store_devices(table: str = _MOUNTS) -> frozenset[int]:

@@ -21,6 +21,7 @@ from recfs.disk.watching.inotify import Marks, Watches, limit_of
 from recfs.errors import IoFailure, NotADirectory, Stale
 from recfs.fs.foreign.acts import Acts
 from recfs.fs.foreign.again import Again
+from recfs.fs.foreign.covered import Covered
 from recfs.fs.foreign.judging import PART, Judging
 from recfs.fs.foreign.missing import Missing
 from recfs.ports.rows import Pending
@@ -75,15 +76,16 @@ class Watcher(Subscriber):
         self._limit: str | None = None
         self._candidates = Candidates()
         self._again = Again(vfs.tree, self._marks)
+        self._covered = Covered(store, places, self._problems, PART, self.scan)
         self._judging = Judging(
             vfs.tree, vfs.backing_files.in_use, places, store, self._candidates, self._marks, self._again,
-            quiet_s=quiet_s,
+            self._covered, quiet_s=quiet_s,
         )  # fmt: skip
         self._missing = Missing(vfs.tree, store, self._candidates)
         self._judging.is_accepted = self._missing.is_accepted
         self._acts = Acts(
             vfs, places, store, publisher, kernel, self._candidates, self._marks, self._judging, self._missing,
-            self._forget_watch,
+            self._covered, self._forget_watch,
         )  # fmt: skip
         self.scans = 0
         """How often everything was looked at."""
@@ -129,6 +131,7 @@ class Watcher(Subscriber):
         return {
             "watched": len(self._watches) if self._watches is not None else 0,
             "limit": self._limit,
+            "mounted": self._covered.points,
             "scanning": self._judging.scanning,
             "scans": self.scans,
             "waiting": len(self._candidates),
@@ -152,6 +155,7 @@ class Watcher(Subscriber):
     async def run(self) -> NoReturn:
         """Watch for ever."""
         self._token, self._limit = trio.lowlevel.current_trio_token(), None
+        await self._covered.begin()
         try:
             self._watches = Watches(self._marks)
         except OSError as error:
@@ -160,9 +164,11 @@ class Watcher(Subscriber):
             with acting_for(own("watch")):  # who does it past recfs, nobody can say
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._scan_again_and_again)
+                    nursery.start_soon(self._covered.watch)
                     while True:
                         await self._step()
         finally:
+            self._covered.close()
             watches, self._watches = self._watches, None
             if watches is not None:
                 watches.close()
@@ -173,6 +179,8 @@ class Watcher(Subscriber):
         await trio.sleep(GATHER_S)
         self._wake = trio.Event()
         changed = self._marks.take()
+        if changed.folders:
+            await self._covered.look()
         if changed.everything:
             self.scan()
         for ino, names in changed.folders.items():
@@ -209,6 +217,7 @@ class Watcher(Subscriber):
 
     async def _scan(self) -> None:
         """Look at everything, with pauses as long as the work."""
+        await self._covered.look()
         watches = self._watches
         if watches is not None:
             watches.limit = None  # it may have been raised
@@ -258,6 +267,9 @@ class Watcher(Subscriber):
         if folder.unlinked or folder is self._tree.root:
             self._ended(ino)
             return None
+        if self._covered.has_folder(folder):
+            self._again.looked(ino)
+            return None  # it is looked at with everything when it can be seen
         if (folder.pending | folder.publishing) & Pending.MAKE:
             self._again.want(ino)
             return None

@@ -1,7 +1,8 @@
 """Paths below a root directory, of any length, resolved by directory descriptors (openat(2) and friends).
 
-No symbolic link is ever followed: directories below the root may belong to users, who could plant one. A path may be
-longer than PATH_MAX, which only bounds what one system call is given: it is walked in pieces then.
+No symbolic link is ever followed: directories below the root may belong to users, who could plant one. No mount point
+is crossed (EXDEV): what is mounted in the tree is no part of it (`stores/mounted.py`). A path may be longer than
+PATH_MAX, which only bounds what one system call is given: it is walked in pieces then.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ PATH_MAX: Final = 4096
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _held_syscall = ctypes.PyDLL(None, use_errno=True).syscall
 _SYS_OPENAT2: Final = 437
-_RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x04, 0x20
+_RESOLVE_NO_XDEV, _RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x01, 0x04, 0x20
+_BENEATH: Final = _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS
 _FILE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BY_STEPS: Final = (errno.ENOSYS, errno.EAGAIN, errno.EINVAL)
@@ -40,7 +42,7 @@ def _how(flags: int, resolve: int) -> bytes:
 @functools.cache
 def _how_cached(flags: int) -> bytes:
     # O_NONBLOCK: the open of a FIFO comes back at once. Regular files know it only where somebody holds a lease.
-    return _how(flags | _FILE | os.O_NONBLOCK, _RESOLVE_NO_SYMLINKS | _RESOLVE_CACHED)
+    return _how(flags | _FILE | os.O_NONBLOCK, _BENEATH | _RESOLVE_CACHED)
 
 
 class Beneath:
@@ -101,7 +103,7 @@ class Beneath:
 
     def _try(self, folder: int, inside: bytes, flags: int) -> int:
         """openat2(2): a descriptor, or the error number below zero."""
-        how = _how(flags, _RESOLVE_NO_SYMLINKS)
+        how = _how(flags, _BENEATH)
         fd: int = _syscall(_SYS_OPENAT2, folder, inside, how, len(how))
         return fd if fd >= 0 else -ctypes.get_errno()
 

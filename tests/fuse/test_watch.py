@@ -142,3 +142,46 @@ def test_a_daemon_that_is_killed_while_it_adopts(watched: Mount) -> None:
             path = rec / f"file{round_}-{number}"
             assert sha256_of(path) == xattr(path, "sha256") == sha256(pattern(20_000, number))
     assert not watched.leftovers("lost+found")
+
+
+@pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+def test_what_is_mounted_in_the_home_tree_is_no_part_of_it(watched: Mount, tmp_path: Path, kind: str) -> None:
+    """It is told, nothing in it is taken over or served, and what it covers is as it was when it is unmounted."""
+    watched.expect_log("another file system is mounted")
+    rec = watched.recording()
+    for name in ("file", "sub/file", "sub/deep/file"):
+        (rec / name).parent.mkdir(exist_ok=True)
+        (rec / name).write_bytes(pattern(1000))
+    watched.drain()
+    before = sorted(path for path in rec.rglob("*"))
+    over = watched.home(rec) / "sub"
+    (tmp_path / "other").mkdir()
+    if kind == "bind":
+        run("mount", "--bind", tmp_path / "other", over)
+    else:
+        run("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "recfs-test", over)
+    try:
+        (over / "file").write_bytes(b"foreign")
+        (over / "stray").write_bytes(b"foreign")
+        watched.call("watch_scan")
+        wait_until(lambda: _held(watched), "the problem")
+        (problem,) = [each for each in watched.status()["set_aside"] if each["part"] == "watch"]
+        assert problem["path"] == "users/1/recordings/1/sub"
+        assert f"umount {over}" in problem["reason"]
+        assert watched.call("watch_status")["mounted"] == [problem["path"]]
+        with errno_is(errno.EIO):
+            (rec / "sub/file").read_bytes()
+        assert (rec / "file").read_bytes() == pattern(1000)
+        (watched.home(rec) / "marker").write_bytes(b"new")
+        wait_until(lambda: committed(rec / "marker"), "what came beside it")
+        (rec / "marker").unlink()
+        assert sorted(path for path in rec.rglob("*")) == before
+    finally:
+        run("umount", over)
+    assert (rec / "sub/file").read_bytes() == pattern(1000)
+    wait_until(lambda: not _held(watched), "the end of the problem")
+    for name in ("file", "sub/file", "sub/deep/file"):
+        assert state(rec / name) == "committed"
+        assert (rec / name).read_bytes() == pattern(1000)
+    assert sorted(path for path in rec.rglob("*")) == before
+    watched.assert_consistent()

@@ -559,3 +559,17 @@ def test_a_doctor_that_is_ended_leaves_nothing_in_the_bucket(
     left = moto_bucket.client.list_objects_v2(Bucket=moto_bucket.name).get("Contents", ())
     assert [each["Key"] for each in left] == []
     assert "Uploads" not in moto_bucket.client.list_multipart_uploads(Bucket=moto_bucket.name)
+
+
+def test_what_is_mounted_in_the_home_tree_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no part of the store. What is mounted elsewhere, in the store's own directory, too, is nobody's concern."""
+    table = tmp_path / "mountinfo"
+    points = ("users/5", "shared/with\\040space", ".recfs/x", "other")
+    table.write_text("".join(f"1 2 0:1 / {tmp_path}/{point} rw - ext4 /dev/x rw\n" for point in points))
+    monkeypatch.setattr("recfs.stores.mounted.TABLE", table)
+    checks = disk.check_mounts(tmp_path)
+    assert [check.level for check in checks] == [Level.FAIL, Level.FAIL]
+    assert [check.remedy for check in checks] == [
+        f"umount '{tmp_path}/shared/with space'",
+        f"umount {tmp_path}/users/5",
+    ]

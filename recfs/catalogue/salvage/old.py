@@ -1,4 +1,4 @@
-"""A catalogue that may be damaged anywhere, and is only read: question by question, by inode number on the disk, too."""
+"""A catalogue that may be damaged anywhere, and is only read: one question at a time, also by inode number."""
 
 from __future__ import annotations
 

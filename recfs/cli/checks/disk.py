@@ -2,12 +2,14 @@
 
 import errno
 import os
+import shlex
 import tempfile
 from pathlib import Path
 
 from recfs.cli.checks import Check, Level
 from recfs.cli.common.output import size
 from recfs.cli.common.where import mounts
+from recfs.stores.mounted import mounted_in
 from recfs.stores.presence import as_whom, is_exposed
 
 _PROBE_XATTR = "user.recfs.probe"
@@ -41,6 +43,7 @@ def disk_checks(root: Path, min_free_bytes: int) -> list[Check]:
     return [
         *check_writable(root, existing),
         *check_access(root),
+        *check_mounts(root),
         check_file_system(existing),
         check_free_space(existing, min_free_bytes),
     ]
@@ -80,6 +83,18 @@ def check_access(root: Path) -> list[Check]:
         return []
     detail = f"{root} can be entered by all users, who may work past the mount, its quotas and checksums"
     return [Check("access", Level.WARN, detail, f"chmod 700 {root}")]
+
+
+def check_mounts(root: Path) -> list[Check]:
+    """Name what is mounted in the home tree."""
+    points = sorted(os.fsdecode(point) for point in mounted_in(root))
+    return [
+        Check(
+            "home tree", Level.FAIL, f"another file system is mounted on {point}: it is no part of the store",
+            f"umount {shlex.quote(str(root / point))}",
+        )
+        for point in points
+    ]  # fmt: skip
 
 
 def check_xattrs(fd: int) -> Check:

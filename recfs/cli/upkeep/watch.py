@@ -87,6 +87,9 @@ def _show(invocation: Invocation, result: dict[str, Any]) -> None:
     lines = {
         "watched": f"{result['watched']:,} directories",
         "limit": f"{result['limit']} is reached: everything is looked at now and then" if result["limit"] else "",
+        "mounted": f"{', '.join(result['mounted'])}: no part of the store, see recfs status"
+        if result["mounted"]
+        else "",
         "looked at": scans + (", and again now" if result["scanning"] else ""),
         "found": ", ".join(f"{result[what]:,} {what}" for what in found),
         "waiting": output.number_of(result["waiting"], "entry", "entries"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from recfs.core.candidates import Candidates, Key
     from recfs.disk.home.path_resolver import PathResolver
     from recfs.disk.watching.inotify import Marks
+    from recfs.fs.foreign.covered import Covered
     from recfs.fs.foreign.judging import Judging
     from recfs.fs.foreign.missing import Missing
     from recfs.fs.vfs import Vfs
@@ -57,7 +58,7 @@ class Acts:
 
     def __init__(
         self, vfs: Vfs, places: PathResolver, store: LocalStore, publisher: Publisher, kernel: KernelCache,
-        candidates: Candidates, marks: Marks, judging: Judging, missing: Missing,
+        candidates: Candidates, marks: Marks, judging: Judging, missing: Missing, covered: Covered,
         forget_watch: Callable[[int], None],
     ) -> None:  # fmt: skip
         self._tree = vfs.tree
@@ -68,6 +69,7 @@ class Acts:
         self._candidates = candidates
         self._marks = marks
         self._judging = judging
+        self._covered = covered
         self._missing = missing
         self._forget_watch = forget_watch
         self.tally: Counter[str] = Counter()
@@ -81,6 +83,8 @@ class Acts:
 
     async def act(self, folder: DirNode, names: list[bytes]) -> None:
         """See to entries of a directory. What fails is told, and the others go on."""
+        if names:
+            await self._covered.look()
         for start in range(0, len(names), AT_ONCE):
             if start:
                 await trio.lowlevel.checkpoint()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from recfs.disk.home.path_resolver import PathResolver
     from recfs.disk.watching.inotify import Marks
     from recfs.fs.foreign.again import Again
+    from recfs.fs.foreign.covered import Covered
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
 
@@ -40,8 +41,9 @@ class Judging:
 
     def __init__(
         self, tree: Tree, in_use: InUse, places: PathResolver, store: LocalStore, candidates: Candidates, marks: Marks,
-        again: Again, *, quiet_s: float,
+        again: Again, covered: Covered, *, quiet_s: float,
     ) -> None:  # fmt: skip
+        self._covered = covered
         self._tree = tree
         self._in_use = in_use
         self._problems = tree.behind.problems
@@ -67,6 +69,9 @@ class Judging:
     def is_ready(self, folder: DirNode, name: bytes, entry: Node | NodeRow | None, seen: Seen | None) -> bool:
         """Compare an entry with its row; whether it is to be acted on now."""
         key = (folder.ino, name)
+        if self._covered.has(folder, name):
+            self._ours(key)
+            return False
         occupant = self._tree.locations.occupant((folder, name))
         if occupant is not None or folder is self._tree.root:
             if occupant is None or (seen is not None and occupant.home_ino in (None, seen.st_ino)):
