@@ -191,6 +191,14 @@ class Beneath:
                 return None
             raise
 
+    def is_mount_point(self, path: bytes) -> bool:
+        """Whether something else is mounted on a directory below the root, or further up; False where nobody knows."""
+        try:
+            os.close(self.directory(path))
+        except OSError as error:
+            return error.errno == errno.EXDEV
+        return False
+
     def walk(self, top: bytes) -> Iterator[tuple[bytes, int]]:
         """(path, inode number) of everything below a directory, at any depth. What cannot be listed is left out."""
         pending = [top]

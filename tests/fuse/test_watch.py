@@ -185,3 +185,40 @@ def test_what_is_mounted_in_the_home_tree_is_no_part_of_it(watched: Mount, tmp_p
         assert (rec / name).read_bytes() == pattern(1000)
     assert sorted(path for path in rec.rglob("*")) == before
     watched.assert_consistent()
+
+
+def test_what_is_done_on_the_mount_to_what_is_covered_comes_about_afterwards(watched: Mount, tmp_path: Path) -> None:
+    """Users see no mount point in the home tree: they rename, remove and make; names and attributes are kept."""
+    watched.expect_log("another file system is mounted|set aside, tried again later")
+    rec = watched.recording()
+    (rec / "sub").mkdir()
+    for name in ("moved", "removed", "stays"):
+        (rec / "sub" / name).write_bytes(pattern(1000))
+        os.setxattr(rec / "sub" / name, "user.note", name.encode())
+    watched.drain()
+    over = watched.home(rec) / "sub"
+    run("mount", "--bind", tmp_path, over)
+    try:
+        watched.call("watch_scan")
+        wait_until(lambda: _held(watched), "the problem")
+        (rec / "sub/new").write_bytes(pattern(2000))
+        (rec / "sub/moved").rename(rec / "moved")
+        (rec / "sub/removed").unlink()
+        (rec / "sub").rename(rec / "other")
+        wait_until(lambda: len(_problems(watched)) > 1, "what cannot be done now")
+    finally:
+        run("umount", over)
+    wait_until(lambda: not _problems(watched), "the end of the problems")
+    watched.drain()
+    assert sorted(os.listdir(rec)) == ["moved", "other"]
+    assert sorted(os.listdir(rec / "other")) == ["new", "stays"]
+    for path in (rec / "moved", rec / "other/stays"):
+        assert path.read_bytes() == pattern(1000)
+        assert os.getxattr(path, "user.note") == path.name.encode()
+    assert (rec / "other/new").read_bytes() == pattern(2000)
+    assert not list(tmp_path.iterdir())
+    watched.assert_consistent()
+
+
+def _problems(store: Mount) -> list[object]:
+    return list(store.status()["set_aside"])

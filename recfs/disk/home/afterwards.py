@@ -91,6 +91,8 @@ class Afterwards:
         try:
             if is_there(self._store.stat(job.step.path), job.step):
                 return False  # the way to where it is to go is missing
+            if self._store.beneath.is_mount_point(job.step.path):
+                return False  # it is below, and comes up when that is unmounted
             above = self._store.stat(os.path.dirname(job.step.path))
         except OSError:
             return False
