@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.catalogue.opening import open_catalogue
-from recfs.core.generation import Mark
+from recfs.core.generation import AT, Mark, count_of
 from recfs.errors import NotAStore, NotFound, StoreError, first_error_alone
 from recfs.fs.recovery.survey import Survey, told
 from recfs.parts import DRAIN_S, NoKernelCache, opened
@@ -60,7 +60,7 @@ class Restore:
     async def _survey(self, file: Path) -> list[dict[str, str]]:
         catalogue = open_catalogue(file, keep=False)  # a scratch copy, brought up to date as a start would
         try:
-            seen = await Survey(catalogue, self._store).run()
+            seen = await Survey(catalogue, self._store, count_of(await catalogue.meta(), AT)).run()
             return [{"what": what, "path": path} for what, path in told(seen)]
         finally:
             catalogue.close()

@@ -10,6 +10,7 @@ that recfs did not write, or whose key is no path, is left alone. Done again, it
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -71,6 +72,10 @@ class Reunion:
         self._by_content: dict[bytes, list[int]] = {}
         """Of those that are nowhere else: by SHA-256."""
         self._again: set[int] = set()
+        self._others: dict[int, tuple[ObjectRow, ObjectInfo]] = {}
+        """Rows by inode whose object has other contents by now, and these."""
+        self._replaced: set[int] = set()
+        """Files whose name another one has by now."""
 
     async def run(self, *, forget: bool) -> Reunited:
         """Compare everything. *forget*: rows of files that are nowhere go. Raises PrefixTaken, what S3 answers."""
@@ -80,9 +85,10 @@ class Reunion:
         async with aclosing(self._side_by_side()) as stretches:
             async for rows, listed in stretches:
                 await self._look_at_rows(rows, listed)
+        await self._follow()
         async with aclosing(self._side_by_side()) as stretches:
             async for rows, listed in stretches:
-                known = {row.key for row in rows}
+                known = {row.key for row in rows if row.ino not in self._missing}
                 await self._look_at_objects([info for key, info in listed.items() if key not in known])
         await self._settle(forget=forget)
         await self._behind.durable()
@@ -112,21 +118,59 @@ class Reunion:
     # --- rows ----------------------------------------------------------------------------------------------------
 
     async def _look_at_rows(self, rows: Sequence[ObjectRow], listed: dict[str, ObjectInfo]) -> None:
-        changed: list[tuple[ObjectRow, str]] = []
+        changed: list[ObjectRow] = []
         for row in rows:
             info = listed.get(row.key)
             if info is None:
                 await self._miss(row)
             elif info.etag != row.etag or info.size_bytes != row.size_bytes:
-                changed.append((row, row.key))
-        for (row, _), info in zip(changed, await self._heads([key for _, key in changed]), strict=True):
+                changed.append(row)
+        for row, info in zip(changed, await self._heads([row.key for row in changed]), strict=True):
             node = await self._file(row.ino)
             if node is None:
                 continue
-            if info is None:
-                await self._miss(row)
+            if info is None or os.fsencode(node.path) != path_for(row.key):
+                await self._miss(row)  # its directory was renamed, say, and so was what had that name
+            elif node.state.is_remote and info.sha256 not in (None, row.sha256):
+                self._others[row.ino] = (row, info)
             elif not self._attach(node, info):
                 self.found.strange.append(row.key)
+        await self._behind.flush()
+
+    async def _follow(self) -> None:
+        """Objects that have other contents by now: that of another file which was renamed, or new ones."""
+        moves: list[tuple[FileNode, DirNode, bytes, ObjectInfo]] = []
+        left = {row.sha256: ino for ino, (row, _) in self._others.items()}
+        left |= {sha256: inos[0] for sha256, inos in self._by_content.items() if inos}
+        taken: list[FileNode] = []
+        news: list[tuple[FileNode, str, ObjectInfo]] = []
+        for ino, (row, info) in self._others.items():
+            node, other = await self._file(ino), left.get(info.sha256 or b"")
+            moved = await self._file(other) if other is not None else None
+            if node is None:
+                continue
+            if moved is not None and moved is not node and moved.bytes == info.size_bytes:
+                del left[info.sha256 or b""]
+                moves.append((moved, node.parent, node.name, info))
+                taken.append(node)
+            else:
+                news.append((node, row.key, info))
+        before = {moved.ino: moved.path for moved, _, _, _ in moves}
+        for node, key, info in news:  # under the name of one that moves a new file comes about afterwards
+            if node.ino not in before and not self._attach(node, info):
+                self.found.strange.append(key)
+        for node in taken:
+            row, _ = self._others[node.ino]
+            await self._miss(row)  # until it is found where it is now
+            self._replaced.add(node.ino)
+            name = node.name[:200] + b"." + str(uuid.uuid4()).encode()  # a source (9.5) goes on being one
+            await self._vfs.names.has_moved(node, node.parent, name)
+        for moved, folder, name, info in moves:
+            await self._vfs.names.has_moved(moved, folder, name)
+            self._attach(moved, info)
+            self._forget_missing(moved.ino)
+            self.found.moved.append(f"{before[moved.ino]} -> {moved.path}")
+        self._others.clear()
         await self._behind.flush()
 
     async def _miss(self, row: ObjectRow) -> None:
@@ -204,6 +248,7 @@ class Reunion:
         return True
 
     def _forget_missing(self, ino: int) -> None:
+        self._replaced.discard(ino)
         row = self._missing.pop(ino, None)
         if row is not None and ino in self._by_content.get(row.sha256, []):
             self._by_content[row.sha256].remove(ino)
@@ -283,8 +328,9 @@ class Reunion:
             if node is None:
                 continue
             if node.state.is_remote:
-                self.found.lost.append(node.path)
-                if forget:
+                if ino not in self._replaced:
+                    self.found.lost.append(node.path)
+                if forget or ino in self._replaced:  # what it was has been overwritten
                     self._behind.object_gone(ino)
                     node.object = None
                     self._tree.events.removed(node, None)

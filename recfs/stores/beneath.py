@@ -21,6 +21,9 @@ PATH_MAX: Final = 4096
 
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _held_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+_statx = ctypes.CDLL(None, use_errno=True).statx
+_AT_SYMLINK_NOFOLLOW, _STATX_BTIME = 0x100, 0x800
+_STATX_BYTES, _BTIME_AT = 256, 80
 _SYS_OPENAT2: Final = 437
 _RESOLVE_NO_XDEV, _RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x01, 0x04, 0x20
 _BENEATH: Final = _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS
@@ -190,6 +193,16 @@ class Beneath:
             if error.errno in _NOTHING:
                 return None
             raise
+
+    def born_ns(self, path: bytes) -> int | None:
+        """When what stands at a path came into being, by the machine's clock then (statx(2)); None: nobody knows."""
+        about = ctypes.create_string_buffer(_STATX_BYTES)
+        with self.folder(path) as (folder, name):
+            failed = _statx(folder, name, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, about)
+        if failed or not struct.unpack_from("=I", about)[0] & _STATX_BTIME:
+            return None
+        seconds, nanoseconds = struct.unpack_from("=qI", about, _BTIME_AT)
+        return int(seconds) * 10**9 + int(nanoseconds)
 
     def is_mount_point(self, path: bytes) -> bool:
         """Whether something else is mounted on a directory below the root, or further up; False where nobody knows."""

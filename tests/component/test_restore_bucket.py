@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,11 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import StoreError
+from recfs.fs.recovery import survey
 from recfs.ports.object_errors import PrefixTaken, Unreachable
 from recfs.rescue.restore import Restore
+from recfs.state.nodes import DirNode
+from recfs.stores.beneath import Beneath
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, filesystem, pattern
@@ -22,6 +27,7 @@ from .far import bucket
 from .test_generations import S3, evict
 from .test_restore_catalogue import attribute, backed_up, note
 
+OTHER_REC = "users/5/recordings/200"
 OLD, NEW = pattern(9000, seed=1), pattern(9000, seed=2)
 pytestmark = pytest.mark.usefixtures("any_log")
 
@@ -258,3 +264,134 @@ async def test_a_death_before_any_answer_is_made_up_for(fs: Filesystem, place: P
     assert await fs.read(f"{REC}/other-name") == OLD
     assert await fs.read(f"{REC}/new") == NEW
     assert await fs.names(REC) == ["lost", "new", "other-name"]
+
+
+async def dated(fs: Filesystem, path: str) -> int:
+    """Give a recording a date; its number in the mount."""
+    folder = await fs.node(path)
+    await fs.xattrs.set(folder.ino, b"user.recfs.expires_at", b"2040-01-01T00:00:00Z", _operator())
+    return folder.ino
+
+
+async def has_date(fs: Filesystem, path: str) -> bool:
+    """Whether it has one."""
+    node = await fs.node(path)
+    assert isinstance(node, DirNode)
+    return node.life is not None and node.life.expires_ns is not None
+
+
+async def later(monkeypatch: pytest.MonkeyPatch, fs: Filesystem) -> None:
+    """A backup, made long after what is there came into being."""
+    monkeypatch.setattr(survey, "SECOND_NS", 0)
+    await backed_up(fs)
+
+
+async def test_a_recording_that_s3_alone_has_keeps_its_dates(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was renamed since, and nothing of it is on the disk but its directory; a new one has its name."""
+    await away(fs, "source.mp4", OLD)
+    await note(fs, f"{REC}/source.mp4", b"note")
+    ino = await dated(fs, REC)
+    await later(monkeypatch, fs)
+    await fs.rename(REC, OTHER_REC)
+    await fs.write(f"{REC}/source.mp4", NEW)
+    await fs.drain()
+    await evict(fs, f"{REC}/source.mp4")
+    await fs.drain()
+    found = await restored(fs)
+    assert found["moved"] == [f"{REC} -> {OTHER_REC}"]
+    assert found["remade"] == found["gone"] == found["bucket"]["lost"] == []
+    assert (await fs.node(OTHER_REC)).ino == ino
+    assert await has_date(fs, OTHER_REC)
+    assert not await has_date(fs, REC)
+    assert await attribute(fs, f"{OTHER_REC}/source.mp4") == b"note"
+    assert await fs.read(f"{OTHER_REC}/source.mp4") == OLD
+    assert await fs.read(f"{REC}/source.mp4") == NEW
+    await fs.assert_consistent()
+
+
+async def test_a_new_recording_that_got_the_number_of_one_that_is_gone_does_not_get_its_dates(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be removed in its place."""
+    await away(fs, "source.mp4", OLD)
+    await dated(fs, REC)
+    await later(monkeypatch, fs)
+    await fs.rename(REC, OTHER_REC)  # stands for another directory that got the same number
+    await fs.drain()
+    monkeypatch.setattr(Beneath, "born_ns", lambda self, path: time.time_ns())
+    found = await restored(fs)
+    assert found["moved"] == []
+    assert not await has_date(fs, OTHER_REC)
+
+
+async def test_recordings_that_s3_alone_has_and_that_have_changed_places(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path, data in ((REC, OLD), (OTHER_REC, NEW)):
+        await fs.write(f"{path}/source.mp4", data)
+        await fs.drain()
+        await evict(fs, f"{path}/source.mp4")
+        await note(fs, f"{path}/source.mp4", path.encode())
+    ino = await dated(fs, REC)
+    await later(monkeypatch, fs)
+    await fs.rename(REC, "users/5/recordings/999")
+    await fs.rename(OTHER_REC, REC)
+    await fs.rename("users/5/recordings/999", OTHER_REC)
+    await fs.drain()
+    found = await restored(fs)
+    assert found["remade"] == found["bucket"]["lost"] == found["bucket"]["changed"] == []
+    assert (await fs.node(OTHER_REC)).ino == ino
+    assert await has_date(fs, OTHER_REC)
+    assert not await has_date(fs, REC)
+    for path, was, data in ((OTHER_REC, REC, OLD), (REC, OTHER_REC, NEW)):
+        assert await attribute(fs, f"{path}/source.mp4") == was.encode()
+        assert await fs.read(f"{path}/source.mp4") == data
+    await fs.drain()
+    await fs.assert_consistent()
+
+
+@pytest.mark.parametrize("ring", ["ab", "abc"])
+async def test_files_that_s3_alone_has_and_that_have_changed_places(fs: Filesystem, ring: str) -> None:
+    """What is known of each goes with its bytes."""
+    for name in ring:
+        await away(fs, name, OLD + name.encode())
+        await note(fs, f"{REC}/{name}", name.encode())
+    inos = {name: (await fs.node(f"{REC}/{name}")).ino for name in ring}
+    await backed_up(fs)
+    await fs.rename(f"{REC}/{ring[-1]}", f"{REC}/held")
+    for before, after in reversed(list(itertools.pairwise(ring))):
+        await fs.rename(f"{REC}/{before}", f"{REC}/{after}")
+    await fs.rename(f"{REC}/held", f"{REC}/{ring[0]}")
+    await fs.drain()
+    found = await restored(fs)
+    assert len(found["bucket"]["moved"]) == len(ring)
+    assert found["bucket"]["changed"] == found["bucket"]["lost"] == []
+    for number, name in enumerate(ring):
+        was = ring[number - 1]
+        assert (await fs.node(f"{REC}/{name}")).ino == inos[was]
+        assert await attribute(fs, f"{REC}/{name}") == was.encode()
+        assert await fs.read(f"{REC}/{name}") == OLD + was.encode()
+    assert sorted(await fs.names(REC)) == sorted(ring)
+    await fs.drain()
+    await fs.assert_consistent()
+
+
+async def test_files_that_s3_alone_has_and_that_were_rotated(fs: Filesystem) -> None:
+    """The last one's bytes are overwritten, and the first name is a new file's."""
+    for name in "abc":
+        await away(fs, name, OLD + name.encode())
+        await note(fs, f"{REC}/{name}", name.encode())
+    await backed_up(fs)
+    await fs.rename(f"{REC}/b", f"{REC}/c")
+    await fs.rename(f"{REC}/a", f"{REC}/b")
+    await away(fs, "a", NEW)
+    await fs.drain()
+    found = await restored(fs)
+    assert found["bucket"]["lost"] == []
+    for name, was in (("b", b"a"), ("c", b"b")):
+        assert await attribute(fs, f"{REC}/{name}") == was
+        assert await fs.read(f"{REC}/{name}") == OLD + was
+    assert await fs.read(f"{REC}/a") == NEW
+    assert sorted(await fs.names(REC)) == ["a", "b", "c"]
+    await fs.drain()
+    await fs.assert_consistent()

@@ -80,6 +80,8 @@ class Finds:
     """Everything that lies in staging, by staging id."""
     kept_open: frozenset[int] = frozenset()
     """Inode numbers of files that are open for writing on the mount which this daemon goes on with."""
+    written_ns: int = 0
+    """When a catalogue that was put back was written last; 0: not known."""
     rows_come_first: bool = False
     """Whether the daemon before this one answered nothing that was not in the catalogue (fuse/kept/operations.py)."""
     removed: dict[int, None] = field(default_factory=dict)

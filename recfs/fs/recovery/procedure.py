@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.recovery")
 
+WRITTEN = "restored_written"
+"""Fact of a catalogue that is put back: when the backup was written last, until all of it has been compared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
@@ -103,11 +106,15 @@ class Recovery:
                 f" back that belongs to the tree. If they are to be one store all the same: setfattr -x {MARK_XATTR}"
                 f" {self._store.root}/users"
             )
+        written_ns = count_of(facts, AT)
         if self._restored is not None:
             age = self._found.report.age = Age.CATALOGUE_OLDER
+            # What this restore writes itself is later; one that died goes on with the time of the backup.
+            written_ns = self._found.written_ns = count_of(facts, WRITTEN) or written_ns
+            self._behind.meta(WRITTEN, str(written_ns))
         if age is not Age.SAME or copied:
             log.warning("%s: its files are taken for what they are and what their names say", SAID[age])
-            self._comparison = Comparison(self._found, count_of(facts, AT))
+            self._comparison = Comparison(self._found, written_ns)
         if age is not Age.SAME and self._mark is not None:
             clean, same_boot = False, self._mark.boot == boot
             self._same_boot = same_boot
@@ -179,6 +186,8 @@ class Recovery:
         report.resealed[:] = [ino for ino in report.resealed if ino in self._tree.nodes]
         self._behind.meta("boot_id", boot)
         self._behind.meta("clean", "0")
+        if self._restored is not None:
+            self._behind.meta(WRITTEN, "0")
         await self._behind.durable()
         await self._generations.begin(await self._tree.catalogue.meta(), self._mark, boot, self._tree.next_ino)
         if self._restored is not None:

@@ -2,7 +2,8 @@
 
 Reads, and changes nothing: the same survey tells what a restore would do (`--dry-run`) and is what it goes by. Only
 what differs is kept in memory. A file that was renamed has kept inode number, size and mtime; a directory its inode
-number, and something in it that is known, since inode numbers are given out again.
+number, and by something in it that is known, or because it is older than the catalogue: inode numbers are given out
+again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _FORMATS = {Kind.FILE: stat.S_IFREG, Kind.DIR: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 PAGE = 1000
+SECOND_NS = 1_000_000_000
+"""More than the clock of files may be behind."""
 OWN_DEPTH = 4
 """From here on users give directories their names: users/<id>/recordings/<id>."""
 Path = tuple[bytes, ...]
@@ -82,10 +85,12 @@ class Seen:
 class Survey:
     """One survey. Blocking disk calls: nothing is mounted."""
 
-    def __init__(self, catalogue: Catalogue, store: LocalStore) -> None:
+    def __init__(self, catalogue: Catalogue, store: LocalStore, written_ns: int) -> None:
+        """*written_ns*: when the catalogue was written last, as a backup; 0: not known."""
         self._catalogue = catalogue
         self._store = store
         self._seen = Seen()
+        self._written_ns = written_ns
         self._gone: dict[int, tuple[NodeRow, Path]] = {}
         self._below: dict[int, list[int]] = {}
         """Of what is gone: what was in it."""
@@ -283,12 +288,17 @@ class Survey:
         }
 
     async def _is_alike(self, ino: int, path: Path) -> bool:
-        """Whether a directory of this inode number is the row's: something known is in it, or there was nothing."""
+        """Whether a directory of this inode number is the row's: something known is in it, or there was nothing; or it
+        is as old as the row, for no two have one number at the same time. What S3 alone has is not in it.
+        """
         rows = {row.name: row.placement.home_ino for row in await self._rows(ino)}
         entries = self._entries(path)
         if not rows:
             return not entries
-        return any(rows.get(name) == info.st_ino for name, info in entries.items())
+        if any(rows.get(name) == info.st_ino for name, info in entries.items()):
+            return True
+        born_ns = self._store.beneath.born_ns(self._store.home(path))
+        return born_ns is not None and born_ns < self._written_ns - SECOND_NS
 
     def _find_files(self) -> None:
         """Files under other names: which nothing had then, or another file, which may be under a third by now."""
