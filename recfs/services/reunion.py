@@ -162,9 +162,7 @@ class Reunion:
         for node in taken:
             row, _ = self._others[node.ino]
             await self._miss(row)  # until it is found where it is now
-            self._replaced.add(node.ino)
-            name = node.name[:200] + b"." + str(uuid.uuid4()).encode()  # a source (9.5) goes on being one
-            await self._vfs.names.has_moved(node, node.parent, name)
+            await self._put_aside(node)
         for moved, folder, name, info in moves:
             await self._vfs.names.has_moved(moved, folder, name)
             self._attach(moved, info)
@@ -219,12 +217,9 @@ class Reunion:
             node = await self._tree.walk(path)
             if isinstance(node, FileNode):
                 held = node.object
-                if held is not None and node.ino not in self._missing:
-                    return False  # its object is somewhere else, and there
-                if not self._attach(node, info):
-                    return False
-                self._forget_missing(node.ino)
-                return True
+                if held is None or node.ino in self._missing or not await self._returns(node, held, info):
+                    return self._attach_here(node, info)
+                node = None
             if node is not None or info.sha256 is None or info.md5 is None:
                 return False
             renamed = self._by_content.get(info.sha256, [])
@@ -235,6 +230,43 @@ class Reunion:
         except (FsError, Stale):
             return False
         return True
+
+    def _attach_here(self, node: FileNode, info: ObjectInfo) -> bool:
+        """An object is that of the file of its name, unless that one has another, and is here or the same. Atomic."""
+        held = node.object
+        is_elsewhere = held is not None and node.ino not in self._missing
+        if is_elsewhere and (not node.state.is_remote or held is None or held.sha256 == info.sha256):
+            return False
+        if not self._attach(node, info):
+            return False
+        self._forget_missing(node.ino)
+        return True
+
+    async def _returns(self, node: FileNode, held: ObjectRow, info: ObjectInfo) -> bool:
+        """Whether a file of S3 alone goes back to where its object lies, and makes way for another of this name.
+
+        Its directory has another name by now, and its object would have followed, had it not been renamed itself.
+        """
+        if not node.state.is_remote or info.sha256 in (None, held.sha256) or info.md5 is None:
+            return False
+        path = tuple(path_for(held.key).split(b"/"))
+        there = await self._tree.walk(path)
+        if there is node or (there is not None and (not isinstance(there, FileNode) or there.ino not in self._missing)):
+            return False
+        if isinstance(there, FileNode):
+            if not there.state.is_remote:
+                return False
+            await self._put_aside(there)
+        before = node.path
+        await self._vfs.names.has_moved(node, await self._folder(path[:-1], info), path[-1])
+        self.found.moved.append(f"{before} -> {node.path}")
+        return True
+
+    async def _put_aside(self, node: FileNode) -> None:
+        """Another file has its name: it goes at the end, unless its object is found under another one."""
+        self._replaced.add(node.ino)
+        name = node.name[:200] + b"." + str(uuid.uuid4()).encode()  # a source (9.5) goes on being one
+        await self._vfs.names.has_moved(node, node.parent, name)
 
     async def _renamed(self, ino: int, folder: DirNode, path: tuple[bytes, ...], info: ObjectInfo) -> bool:
         node = await self._file(ino)

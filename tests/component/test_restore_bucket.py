@@ -395,3 +395,35 @@ async def test_files_that_s3_alone_has_and_that_were_rotated(fs: Filesystem) -> 
     assert sorted(await fs.names(REC)) == ["a", "b", "c"]
     await fs.drain()
     await fs.assert_consistent()
+
+
+async def test_a_file_that_left_its_directory_for_its_old_name(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two recordings have changed places, and a file of one went back: its object is where it was. Nothing is lost of
+    what has its name in the other.
+    """
+    for path, data in ((REC, OLD), (OTHER_REC, NEW)):
+        await fs.write(f"{path}/b", data)
+        await fs.write(f"{path}/here", path.encode())
+        await fs.drain()
+        await evict(fs, f"{path}/b")
+        await note(fs, f"{path}/b", path.encode())
+    await later(monkeypatch, fs)
+    await fs.rename(REC, "users/5/recordings/999")
+    await fs.rename(OTHER_REC, REC)
+    await fs.rename("users/5/recordings/999", OTHER_REC)
+    await fs.drain()
+    await fs.unlink(f"{OTHER_REC}/b")
+    await fs.rename(f"{REC}/b", f"{OTHER_REC}/b")
+    await fs.drain()
+    third = OLD + b"third"
+    await away(fs, "b", third)
+    await fs.drain()
+    assert bucket(fs).data(f"{REC}/b") == third
+    await restored(fs)
+    assert await fs.read(f"{REC}/b") == third
+    assert await fs.read(f"{OTHER_REC}/b") == NEW
+    assert await attribute(fs, f"{OTHER_REC}/b") == OTHER_REC.encode()
+    for path in (REC, OTHER_REC):
+        assert sorted(await fs.names(path)) == ["b", "here"]
+    await fs.drain()
+    await fs.assert_consistent()
