@@ -322,9 +322,13 @@ class Reunion:
 
     def _take(self, node: FileNode, info: ObjectInfo) -> None:
         """A file whose bytes only the bucket has is what is there."""
-        mtime_ns = from_metadata(info.metadata).mtime_ns
+        known = from_metadata(info.metadata)
         node.sha256, node.md5 = info.sha256, info.md5
-        node.mtime_ns = mtime_ns if mtime_ns is not None else info.last_modified_ns
+        node.mtime_ns = known.mtime_ns if known.mtime_ns is not None else info.last_modified_ns
+        node.mode = known.mode if known.mode is not None else node.mode
+        if known.owner is not None:
+            owner = _owner_of(info)
+            node.uid, node.gid = owner.uid, owner.gid
         self._tree.resize(node, info.size_bytes)
         self._behind.node(node)
 

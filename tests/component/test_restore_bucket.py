@@ -15,6 +15,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import StoreError
+from recfs.fs.attributes import Changes
 from recfs.fs.recovery import survey
 from recfs.ports.object_errors import PrefixTaken, Unreachable
 from recfs.rescue.restore import Restore
@@ -118,8 +119,6 @@ async def test_everything_that_changed_here_and_there_is_there_byte_for_byte(fs:
 
 
 def _mode(mode: int) -> Any:
-    from recfs.fs.attributes import Changes
-
     return Changes(mode=mode)
 
 
@@ -180,6 +179,22 @@ async def test_owner_mode_and_time_come_from_the_metadata(fs: Filesystem) -> Non
     assert (after.mode, after.uid, after.gid, after.mtime_ns) == (before.mode, before.uid, before.gid, before.mtime_ns)
     assert await fs.read(f"{REC}/deep/er/new") == NEW
     await fs.assert_consistent()
+
+
+async def test_of_what_was_overwritten_and_left_again_mode_and_owner_too(fs: Filesystem) -> None:
+    await away(fs, "file", OLD)
+    await backed_up(fs)
+    await fs.write(f"{REC}/file", NEW)
+    await fs.vfs.setattr((await fs.node(f"{REC}/file")).ino, _mode(0o600), _operator())
+    await fs.vfs.setattr((await fs.node(f"{REC}/file")).ino, Changes(uid=12345, gid=54321), _operator())
+    await fs.drain()
+    await evict(fs, f"{REC}/file")
+    await fs.drain()
+    found = await restored(fs)
+    assert found["bucket"]["changed"] == [f"{REC}/file"]
+    after = await fs.node(f"{REC}/file")
+    assert (after.mode, after.uid, after.gid) == (0o600, 12345, 54321)
+    assert await fs.read(f"{REC}/file") == NEW
 
 
 async def test_while_s3_is_away_it_waits_and_no_daemon_takes_the_store(fs: Filesystem) -> None:
