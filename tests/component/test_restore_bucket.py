@@ -197,6 +197,20 @@ async def test_of_what_was_overwritten_and_left_again_mode_and_owner_too(fs: Fil
     assert await fs.read(f"{REC}/file") == NEW
 
 
+async def test_what_has_left_the_disk_since_is_not_told_as_missing(fs: Filesystem) -> None:
+    """S3 had it when the backup was made: a dry run, which does not ask, has no reason to say that it is nowhere."""
+    await fs.write(f"{REC}/file", OLD)
+    await fs.drain()
+    await backed_up(fs)
+    await evict(fs, f"{REC}/file")
+    await fs.drain()
+    await fs.stop()
+    restore = Restore(fs.config, lambda line: None, fs.objects)
+    finds = (await trio.to_thread.run_sync(lambda: restore.dry_run(None, None)))["finds"]
+    await fs.reopen()
+    assert [each for each in finds if each["what"] == "gone"] == []
+
+
 async def test_while_s3_is_away_it_waits_and_no_daemon_takes_the_store(fs: Filesystem) -> None:
     await away(fs, "away", OLD)
     await backed_up(fs)

@@ -84,12 +84,11 @@ def _show(invocation: Invocation, result: dict[str, Any]) -> None:
         return
     scans = {0: "not yet", 1: "once since the start"}.get(result["scans"], f"{result['scans']:,} times since the start")
     found = ("adopted", "changed", "described", "moved", "removed", "evicted")
+    mounted = ", ".join(result.get("mounted", ()))
     lines = {
         "watched": f"{result['watched']:,} directories",
         "limit": f"{result['limit']} is reached: everything is looked at now and then" if result["limit"] else "",
-        "mounted": f"{', '.join(result['mounted'])}: no part of the store, see recfs status"
-        if result["mounted"]
-        else "",
+        "mounted": f"{mounted}: no part of the store, see recfs status" if mounted else "",
         "looked at": scans + (", and again now" if result["scanning"] else ""),
         "found": ", ".join(f"{result[what]:,} {what}" for what in found),
         "waiting": output.number_of(result["waiting"], "entry", "entries"),

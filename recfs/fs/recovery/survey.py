@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from recfs.core.layout import Role, child_role
-from recfs.core.model import Kind
+from recfs.core.model import Kind, State
 from recfs.errors import FsError
 from recfs.ports.rows import ROOT_INO
 
@@ -119,7 +119,8 @@ class Survey:
         elsewhere = {moved.ino for moved in seen.moved}
         seen.moved = [self._instead(moved, elsewhere) for moved in seen.moved]
         seen.moved.sort(key=lambda each: (len(each.now), each.kind is not Kind.DIR, each.now))
-        seen.gone = sorted(self._gone.values(), key=lambda each: each[1])
+        gone = (each for each in self._gone.values() if each[0].state is not State.STORED)  # S3 has it, too
+        seen.gone = sorted(gone, key=lambda each: each[1])
         left: set[Path] = set()
         for path, info in sorted(self._came.items(), key=lambda each: each[0]):
             if _can_be_taken(path, info):
