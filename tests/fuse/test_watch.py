@@ -187,8 +187,13 @@ def test_what_is_mounted_in_the_home_tree_is_no_part_of_it(watched: Mount, tmp_p
     watched.assert_consistent()
 
 
-def test_what_is_done_on_the_mount_to_what_is_covered_comes_about_afterwards(watched: Mount, tmp_path: Path) -> None:
-    """Users see no mount point in the home tree: they rename, remove and make; names and attributes are kept."""
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_is_done_on_the_mount_to_what_is_covered_comes_about_afterwards(
+    watched: Mount, tmp_path: Path, dies: bool
+) -> None:
+    """Users see no mount point in the home tree: they rename, remove and make; names and attributes are kept. So they
+    are when the daemon dies meanwhile.
+    """
     watched.expect_log("another file system is mounted|set aside, tried again later")
     rec = watched.recording()
     (rec / "sub").mkdir()
@@ -206,6 +211,9 @@ def test_what_is_done_on_the_mount_to_what_is_covered_comes_about_afterwards(wat
         (rec / "sub/removed").unlink()
         (rec / "sub").rename(rec / "other")
         wait_until(lambda: len(_problems(watched)) > 1, "what cannot be done now")
+        if dies:
+            watched.kill()
+            watched.remount()
     finally:
         run("umount", over)
     wait_until(lambda: not _problems(watched), "the end of the problems")

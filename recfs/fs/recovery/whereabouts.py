@@ -76,6 +76,8 @@ class Whereabouts:
                 self._found.report.lost.append(node.path)
             self._recreate(node)
             return
+        if node.moved is not None and self._store.beneath.is_mount_point(self._places.home(node)):
+            return  # something is mounted over it: there it is when that is unmounted
         if node.pending & Pending.MAKE:
             if node.moved is None or not self._is_at(self._places.home(node), None):
                 self._tree.locations.forget(node, node.moved)
@@ -147,6 +149,8 @@ class Whereabouts:
                 self._forget_removed(entry)
 
     def _locate_removed(self, entry: Garbage) -> None:
+        if entry.place is not None and self._store.beneath.is_mount_point(self._places.at(entry.place)):
+            return
         if (
             entry.in_trash
             or entry.is_to_be_emptied
