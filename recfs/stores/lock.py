@@ -58,7 +58,8 @@ class RootLock:
                 return
 
     def _holder(self) -> str:
-        return os.pread(self.fd, 64, 0).decode("ascii", "replace").strip()
+        # The first line: what is behind it, of one with a longer number, is about to be cut off.
+        return os.pread(self.fd, 64, 0).decode("ascii", "replace").partition("\n")[0]
 
     def leave(self) -> int:
         """A descriptor for another daemon, which has the lock then, whatever becomes of this one's."""

@@ -220,7 +220,8 @@ def test_the_largest_file_of_the_disk_is_known(store: LocalStore, tmp_path: Path
     store.close()
 
 
-def test_the_lock_of_a_daemon_that_is_gone_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [b"", b"12345678\n"], ids=["", "over a longer number"])
+def test_the_lock_of_a_daemon_that_is_gone_is_waited_for(tmp_path: Path, more: bytes) -> None:
     """A child that it was just starting has it for a moment more."""
     store = LocalStore(tmp_path / "root")
     store.open()
@@ -229,7 +230,8 @@ def test_the_lock_of_a_daemon_that_is_gone_is_waited_for(tmp_path: Path) -> None
         pass
     with open(tmp_path / "root/.recfs/lock", "r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write(b"%d\n" % gone.pid)
+        lock.write(b"%d\n%b" % (gone.pid, more))
+        lock.truncate()
         lock.flush()
         letting_go = threading.Timer(0.1, fcntl.flock, (lock, fcntl.LOCK_UN))
         letting_go.start()
