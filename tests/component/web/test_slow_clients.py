@@ -155,18 +155,17 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault_of_the_gatew
 
 
 def test_a_reader_that_stops_ends_its_connection_and_another_goes_on(tmp_path: Path) -> None:
-    with Running(tmp_path, send_timeout_s=DEADLINE_S)() as gateway:
+    with contextlib.ExitStack() as sockets, Running(tmp_path, send_timeout_s=DEADLINE_S)() as gateway:
         told: list[Any] = []
         gateway.site.context.listeners.append(told.append)
-        stopped = [gateway.connect(4096) for _ in range(gateway.site.settings.reads + 4)]
+        stopped = [sockets.enter_context(gateway.connect(4096)) for _ in range(gateway.site.settings.reads + 4)]
         for sock in stopped:
             sock.sendall(gateway.head())
             assert sock.recv(10) == b"HTTP/1.1 2"
         assert gateway.get() == (200, SIZE), "they hold no thread"
         until(lambda: len(told) == len(stopped) + 1)
-        assert sorted(each.outcome for each in told) == ["broken"] * len(stopped) + ["ok"]
-        for sock in stopped:
-            sock.close()
+        # Of the one that goes on nothing is said: it has all bytes, and may be gone before the gateway has told of it.
+        assert [each.outcome for each in told].count("broken") >= len(stopped)
 
 
 def test_a_reader_that_is_slow_and_goes_on_comes_to_the_end(tmp_path: Path) -> None:
