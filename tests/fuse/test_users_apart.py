@@ -242,6 +242,7 @@ def test_a_removed_user_is_out_and_the_next_who_has_the_uid_does_not_get_in(apar
     assert (apart.path / "users/5/recordings/1/f").read_bytes() == b"secret\n"
     recfs("user", "remove", "5", "--delete", "--root", apart.root)
     assert not (apart.path / "users/5").exists()
+    apart.drain()
     assert not (apart.root / "users/5").exists()
 
 

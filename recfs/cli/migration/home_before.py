@@ -32,29 +32,36 @@ def note(state: State) -> None:
 def wait_until_taken_over(state: State, store: Store, mount: Destination, tell: Callable[[str], None]) -> None:
     """Wait until the daemon has looked at all that runs with --home have brought, and has taken it over.
 
-    What is not there after two looks at everything is gone. Raises InvalidArgument where the daemon does not watch the
-    home tree, TryAgain after ten minutes without progress, MountError, ControlError.
+    What is not there after two looks at everything, between which nothing was taken over, is gone. Raises
+    InvalidArgument where the daemon does not watch the home tree, TryAgain after ten minutes without progress,
+    MountError, ControlError.
     """
     if not state.fact(_HOME):
         return
-    before, since = -1, time.monotonic()
+    before: tuple[int, int | None] = (-1, None)
+    since = time.monotonic()
     while missing := _missing(state, mount):
-        if missing != before:
+        # Directories are taken over level by level, and between two levels nothing waits: they are progress, too.
+        found = store.call("watch_scan")
+        known = (missing, found.get("adopted"))
+        if known != before:
             since = time.monotonic()
-        if not store.call("watch_scan")["enabled"]:
+        if not found["enabled"]:
             raise InvalidArgument(
                 f"{missing:,} files that were put into the home tree (--home) are not in the store yet, and its daemon"
                 " does not watch it ([watch] enabled): `recfs sweep orphans --adopt` takes them over"
             )
-        _wait_for_scan(store, lambda: tell(f"waiting until the store has taken over {missing:,} files"), since)
-        if missing == before == _missing(state, mount):
+        adopted = _wait_for_scan(
+            store, lambda: tell(f"waiting until the store has taken over {missing:,} files"), since
+        )
+        if known == before == (_missing(state, mount), adopted):
             break
-        before = missing
+        before = known
     state.put_fact(_HOME, "")
 
 
-def _wait_for_scan(store: Store, tell: Callable[[], None], since: float) -> None:
-    """A look at everything that begins now has ended, and nothing that it found waits."""
+def _wait_for_scan(store: Store, tell: Callable[[], None], since: float) -> int:
+    """A look at everything that begins now has ended, and nothing of it waits; gives how much is taken over so far."""
     found = store.call("watch_status")
     wanted = found["scans"] + 1 + bool(found["scanning"])
     while found["scans"] < wanted or found["waiting"]:
@@ -67,6 +74,8 @@ def _wait_for_scan(store: Store, tell: Callable[[], None], since: float) -> None
         if found["scans"] < wanted and not found["scanning"]:
             store.call("watch_scan")  # the one that was asked for may have been the one under way
         found = store.call("watch_status")
+    adopted: int = found["adopted"]
+    return adopted
 
 
 def _missing(state: State, mount: Destination) -> int:
