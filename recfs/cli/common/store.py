@@ -13,6 +13,7 @@ import click
 
 from recfs.api.client import ControlClient
 from recfs.cli.common import cwd
+from recfs.cli.common.methods import ASK_S3, LIVE_ONLY, LONG, LONG_S, TELL_THEMSELVES, WRITING
 from recfs.cli.common.options import Invocation
 from recfs.cli.common.where import DeadMount, mount_around, path_in_mount, resolve, root_behind
 from recfs.core.naming import show_name
@@ -33,77 +34,6 @@ _QUIET_S = 3.0
 """So long a command that waits says nothing …"""
 _LOOK_S = 10.0
 """… and then looks that often whether there is something else to say."""
-_LONG_S = 7 * 86_400.0
-"""For what takes as long as files are large, or S3 is slow; a daemon that ends breaks the connection off."""
-_LONG = frozenset(
-    {"upgrade", "evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}
-) | {
-    "upgrade",
-    "backup_now",
-    *("derive", "chunks", "chunks_extract"),
-    "user_remove",
-    "sweep_expired",
-    "sweep_archive",
-    "sweep_multiparts",
-    "sweep_versions",
-    "trash_list",
-    "trash_restore",
-    "trash_purge",
-    "bucket_owner",
-    "bucket_claim",
-    *("import_list", "import_copies"),
-}
-_ASK_S3 = _LONG - {
-    *("derive", "chunks", "chunks_extract"),
-    *("upgrade", "evict", "backup_now", "user_remove", "sweep_expired", "trash_list", "trash_restore", "trash_purge"),
-}
-_TELL_THEMSELVES = frozenset({"drain", "stop", "events"})
-_LIVE_ONLY = {
-    "drain": "what waits is done after the next `recfs mount`",
-    "stop": "nothing to stop",
-    "reload": "the next `recfs mount` reads the configuration",
-    "upgrade": "the next `recfs mount` starts what lies on the disk",
-    **dict.fromkeys(
-        (
-            *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),
-            *("lifecycle_show", "lifecycle_apply", "sweep_list", "sweep_run", "sweep_wait", "sweep_stop"),
-            *(
-                "sweep_archive",
-                "sweep_multiparts",
-                "sweep_orphans",
-                "sweep_versions",
-                "watch_status",
-                "watch_scan",
-                "watch_accept",
-            ),
-            "verify_status",
-            "versions_list",
-            "versions_prune",
-            *("derive", "derive_wait", "chunks_extract", "chunks_wait"),
-            *("cache_wait", "cache_release", "dedupe"),
-            *("import_begin", "import_wait", "import_stop"),
-            *("probe", "top", "settings", "upgraded", "verify_begin", "verify_wait", "verify_stop"),
-        ),
-        "this takes one; `recfs mount` starts it",
-    ),
-}
-"""What only a daemon does, and what to say without one."""
-_WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}) | {
-    "trash_list",
-    "trash_restore",
-    "trash_purge",
-    "backup_now",
-    "user_add",
-    "user_remove",
-    "sweep_expired",
-    "recording_expire",
-    "recording_keep",
-    "recording_set_expiry",
-    "verify",
-    *("import_objects", "import_list", "import_copies"),
-    "chunks",
-    *("next_version", "cache_get", "cache_put", "cache_stats", "cache_purge"),
-}
 
 
 class Store:
@@ -142,17 +72,17 @@ class Store:
         Raises RecfsError: DaemonNotRunning for what takes a daemon and has none, NotAStore without a store.
         """
         patience_s = max(_TIMEOUT_S, float(params.get("timeout_s", 0.0)) + _TIMEOUT_MARGIN_S)
-        if method in _LONG:
-            patience_s = _LONG_S
+        if method in LONG:
+            patience_s = LONG_S
         try:
             with self._heard_of(method):
                 return self.client(patience_s).call(method, **params)
         except DaemonNotRunning as exc:
             if self._gateway() is not None:
                 raise  # who does not get at the socket does not get at the catalogue
-            if method in _LIVE_ONLY:
+            if method in LIVE_ONLY:
                 self._require_catalogue()
-                raise DaemonNotRunning(f"no daemon runs on {self.root}; {_LIVE_ONLY[method]}") from exc
+                raise DaemonNotRunning(f"no daemon runs on {self.root}; {LIVE_ONLY[method]}") from exc
         return self.call_alone(method, **params)
 
     def call_alone(self, method: str, **params: Any) -> Any:
@@ -165,7 +95,7 @@ class Store:
         from recfs import offline
 
         with offline.offline(self.config) as writer:
-            if method not in _ASK_S3:
+            if method not in ASK_S3:
                 return writer.call(method, **params)
             with self._heard_of(method):
                 return writer.call(method, **params)
@@ -174,8 +104,8 @@ class Store:
     def _heard_of(self, method: str) -> Iterator[None]:
         """Say on standard error what is waited for, where that takes more than a moment."""
         done = threading.Event()
-        tell = self._tell_of_s3 if method in _ASK_S3 else self._tell_of_daemon
-        if method not in _TELL_THEMSELVES:
+        tell = self._tell_of_s3 if method in ASK_S3 else self._tell_of_daemon
+        if method not in TELL_THEMSELVES:
             threading.Thread(target=tell, args=(done,), daemon=True).start()
         try:
             yield
@@ -212,7 +142,7 @@ class Store:
 
     def _question(self, method: str, params: dict[str, Any]) -> "Callable[[Snapshot], Any] | None":
         """Return what is to be asked of the catalogue, beside nobody; None for what must write."""
-        if method in _WRITING or (method == "quota_check" and params["repair"]):
+        if method in WRITING or (method == "quota_check" and params["repair"]):
             return None
         config = self.config
         if method in ("queue", "route_explain"):

@@ -8,7 +8,7 @@ import resource
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from recfs.core.migration.steps import Way
+from recfs.core.migration.steps import Brought, Step, Way
 
 if TYPE_CHECKING:
     from collections import deque
@@ -58,6 +58,17 @@ class Item:
         if self.way in (Way.DONE, Way.LAST, Way.PROVE, Way.REFUSED):
             return 0
         return max(self.seen.size - (self.there[0] if self.way is Way.ON and self.there is not None else 0), 0)
+
+    def begin(self) -> None:
+        """Have its row say that something of it may be at the target from now on."""
+        row = self.row
+        row.look_again(self.seen)
+        row.step, row.problem = Step.BEGUN, ""
+        row.left = self.there if self.way is Way.ANEW else None
+        if self.way is Way.NEW or self.shown:
+            row.brought = Brought.NEW
+        elif row.brought in (Brought.NOTHING, Brought.THERE):
+            row.brought = Brought.REPLACED
 
 
 @dataclass(slots=True)

@@ -17,17 +17,18 @@ from uuid import uuid4
 
 from recfs.core.layout import owner_of
 from recfs.core.migration.plan import MOVED
-from recfs.core.migration.rsync_ends import Reach, Verdict, said_of, verdict
+from recfs.core.migration.rsync_ends import Reach, Verdict, verdict
 from recfs.core.migration.steps import Brought, Proof, Row, Seen, Step, Way, way_after, way_to
 from recfs.errors import FsError, MountError
 from recfs.migration.plans import elsewhere_of
 from recfs.migration.run import rsync
+from recfs.migration.run.arrivals import Arrivals
 from recfs.migration.run.batches import BATCH_FILES, Batch, Item, Queue, Settings, close, files_at_a_time
 from recfs.migration.run.destination import CAME, GONE, check_name, check_other, check_source, group_of
 from recfs.migration.run.farm import Farm
 from recfs.migration.run.hashing import Stopped, is_shown, proven
 from recfs.migration.run.room import Room, room_of
-from recfs.migration.run.trees import Tree, attributes_of, reason_of, seen_of
+from recfs.migration.run.trees import Tree, attributes_of, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +68,7 @@ class Run:
         self._state, self._destination, self._options = state, destination, options
         self._settings, self._meter, self._tell = settings, meter, tell
         self._sources = Tree(old, elsewhere_of(plan))
+        self._arrivals = Arrivals(self._sources)
         self._farm = Farm(state.plan)
         self._files = files_at_a_time(settings)
         self._outcome = Outcome()
@@ -82,17 +84,16 @@ class Run:
 
     def run(self) -> Outcome:
         """Go through all. Raises OutOfSpace, IoFailure where the state cannot be kept; KeyboardInterrupt."""
-        under_way = self._under_way
         try:
             with ThreadPoolExecutor(self._settings.jobs, "migrate") as pool:
                 try:
-                    self._start_more(pool, under_way)
-                    while under_way:
-                        self._finish_some(under_way, _TICK_S)
+                    self._start_more(pool)
+                    while self._under_way:
+                        self._finish_some(_TICK_S)
                         self._tell()
-                        self._start_more(pool, under_way)
+                        self._start_more(pool)
                 finally:
-                    self._end(under_way)
+                    self._end()
             self._keep_all()
         finally:
             for queue in self._queues:
@@ -101,23 +102,23 @@ class Run:
             self._farm.end()
         return self._outcome
 
-    def _start_more(self, pool: ThreadPoolExecutor, under_way: dict[Future[Result], Batch]) -> None:
-        while self._queues and len(under_way) < self._settings.jobs and self._outcome.stopped is None:
+    def _start_more(self, pool: ThreadPoolExecutor) -> None:
+        while self._queues and len(self._under_way) < self._settings.jobs and self._outcome.stopped is None:
             queue = self._queues.popleft()
             try:
                 batch = self._next(queue)
                 if batch is None:
                     continue
-                under_way[self._started(pool, batch)] = batch
+                self._under_way[self._started(pool, batch)] = batch
             except MountError as error:
                 self._stop(Verdict(Reach.ALL, str(error), "mount the store again, then run it again"))
                 queue.close()
             self._tell()
 
-    def _finish_some(self, under_way: dict[Future[Result], Batch], wait_s: float | None) -> None:
-        done, _ = wait(under_way, wait_s, FIRST_COMPLETED)
+    def _finish_some(self, wait_s: float | None) -> None:
+        done, _ = wait(self._under_way, wait_s, FIRST_COMPLETED)
         for future in done:
-            batch = under_way.pop(future)
+            batch = self._under_way.pop(future)
             try:
                 self._finish(batch, future)
             finally:
@@ -129,14 +130,14 @@ class Run:
             else:
                 self._queues.appendleft(queue)  # a user at a time: few sources are held open
 
-    def _end(self, under_way: dict[Future[Result], Batch]) -> None:
-        if under_way:
+    def _end(self) -> None:
+        if self._under_way:
             self._meter.stop.set()
-        for batch in under_way.values():
+        for batch in self._under_way.values():
             if batch.copying is not None:
                 batch.copying.end()
-        while under_way:
-            self._finish_some(under_way, None)
+        while self._under_way:
+            self._finish_some(None)
 
     def _stop(self, why: Verdict) -> None:
         if self._outcome.stopped is None:
@@ -284,10 +285,10 @@ class Run:
                 self._failed(item.row, item.entry, why)
                 continue
             batch.need += item.need
-            _begin(item)
+            item.begin()
         self._state.put([item.row for item in batch.items], made)
         if not batch.items or batch.queue.name in self._outcome.users or self._outcome.stopped is not None:
-            return pool.submit(_nothing_done)
+            return pool.submit(rsync.Ended, 0, "")
         batch.farm = self._farm.planted((item.entry.target, item.fd) for item in batch.items)
         store = b"/proc/%d/fd/%d" % (os.getpid(), batch.tree.fd)
         targets = [item.entry.target for item in batch.items]
@@ -296,7 +297,7 @@ class Run:
         writer = rsync.Writer(user, owner, holes, self._aside(batch, way, owner))
         line = rsync.command(self._options, way, batch.farm, writer)
         batch.copying = rsync.Copying(line, store, targets, self._state.lock, self._meter)
-        return pool.submit(_ended, batch.copying)
+        return pool.submit(batch.copying.wait)
 
     def _aside(self, batch: Batch, way: Way, owner: tuple[int, int] | None) -> bytes | None:
         """A job of the user's in temp/, for what is to take others' places; a killed run's goes as any other job."""
@@ -322,7 +323,7 @@ class Run:
         counted = 0
         again: list[Item] = []
         for item in batch.items:
-            why = self._taken(batch, item, ended, found)
+            why = self._arrivals.taken(batch.tree, item, ended)
             if why is None:
                 counted += item.entry.size
             elif self._may_try_again(batch.queue, item, why):
@@ -351,51 +352,6 @@ class Run:
             self._outcome.users[batch.queue.name] = found
         elif found.reach is Reach.ALL:
             self._stop(found)
-
-    def _taken(self, batch: Batch, item: Item, ended: rsync.Ended, found: Verdict) -> str | None:
-        """Look whether a file has come; None if so, else what rsync said of it, "" where it said nothing."""
-        row = item.row
-        try:
-            there = batch.tree.look(item.entry.target)
-            # rsync spares a new file's place where somebody has put something since, and what it spares it passes over.
-            spared = there is not None and item.way is Way.NEW and is_shown(batch.tree, item.entry.target)
-        except (OSError, FsError) as error:
-            return reason_of(error)
-        if there is None:
-            row.step, row.brought, row.left = Step.PENDING, Brought.NOTHING, None
-            return said_of(item.entry.target, ended.said)
-        left = (there.st_size, there.st_mtime_ns)
-        whole = there.st_size == item.seen.size and (
-            there.st_mtime_ns == item.seen.mtime_ns or (not ended.code and item.way is not Way.NEW)
-        )
-        if not whole or spared or not stat.S_ISREG(there.st_mode):
-            return said_of(item.entry.target, ended.said)
-        if not self._is_unchanged(item):
-            row.left = left  # a newer one takes its place
-            return ""
-        row.step, row.left, row.problem = Step.COPIED, left, self._carried(batch, item)
-        return None
-
-    def _carried(self, batch: Batch, item: Item) -> str:
-        """Give a file the extended attributes of its source; which it did not get, and why.
-
-        rsync would ask the farm's links for them.
-        """
-        lost = {}
-        for name in sorted(item.attributes):
-            try:
-                batch.tree.set_attribute(item.entry.target, item.seen, name, os.getxattr(item.fd, name))
-            except (OSError, FsError) as error:
-                lost[name] = reason_of(error)
-        told = ", ".join(f"{name} ({why})" for name, why in lost.items())
-        return f"it came without extended attributes of its source: {told}" if lost else ""
-
-    def _is_unchanged(self, item: Item) -> bool:
-        try:
-            now = self._sources.look(item.entry.source)
-        except (OSError, FsError):
-            return False
-        return now is not None and seen_of(now) == item.seen == seen_of(os.fstat(item.fd))
 
     def _may_try_again(self, queue: Queue, item: Item, why: str) -> bool:
         """Once more where nothing was said of it: it had changed, or another one had ended the batch."""
@@ -439,25 +395,6 @@ class Run:
             self._destination.check()
         except MountError as error:
             self._stop(Verdict(Reach.ALL, str(error), "mount the store again, then run it again"))
-
-
-def _begin(item: Item) -> None:
-    row = item.row
-    row.look_again(item.seen)
-    row.step, row.problem = Step.BEGUN, ""
-    row.left = item.there if item.way is Way.ANEW else None
-    if item.way is Way.NEW or item.shown:
-        row.brought = Brought.NEW
-    elif row.brought in (Brought.NOTHING, Brought.THERE):
-        row.brought = Brought.REPLACED
-
-
-def _ended(copying: rsync.Copying) -> Result:
-    return copying.wait()
-
-
-def _nothing_done() -> Result:
-    return rsync.Ended(0, "")
 
 
 __all__ = ["Outcome", "Run"]
