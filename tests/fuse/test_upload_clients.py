@@ -13,7 +13,7 @@ from tests.helpers.cutting_relay import CuttingRelay
 from tests.helpers.gateway_process import API, GatewayProcess
 
 from .harness import Mount
-from .test_web_uploads import DATA, SHA256, created, one_file, users_on
+from .test_web_uploads import DATA, SHA256, created, gateway_on, one_file
 
 pytestmark = [pytest.mark.modes("auto"), pytest.mark.slow]
 
@@ -25,13 +25,8 @@ ALL = len(DATA) + (64 << 10)
 @pytest.fixture(scope="module")
 def gateway(mount: Mount, workspace: Path) -> Iterator[GatewayProcess]:
     """A gateway on the module's mount."""
-    users_on(mount)
-    own = workspace / "clients_gateway"
-    own.mkdir()
-    serving = GatewayProcess(mount.path, own, plain=False, store=mount.root).start()
-    yield serving
-    serving.stop()
-    assert "Traceback" not in serving.log()
+    with gateway_on(mount, workspace / "clients_gateway") as serving:
+        yield serving
 
 
 @pytest.fixture

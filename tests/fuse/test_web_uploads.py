@@ -37,11 +37,10 @@ def users_on(mount: Mount) -> None:
         (mount.path / "users" / user / "recordings").mkdir(parents=True, exist_ok=True)
 
 
-@pytest.fixture(scope="module")
-def gateway(mount: Mount, workspace: Path) -> Iterator[GatewayProcess]:
-    """A gateway on the module's mount."""
+@contextlib.contextmanager
+def gateway_on(mount: Mount, own: Path) -> Iterator[GatewayProcess]:
+    """A gateway on a mount, with a directory of its own."""
     users_on(mount)
-    own = workspace / "gateway"
     own.mkdir()
     serving = GatewayProcess(mount.path, own, plain=False, store=mount.root).start()
     yield serving
@@ -49,17 +48,19 @@ def gateway(mount: Mount, workspace: Path) -> Iterator[GatewayProcess]:
     assert "Traceback" not in serving.log()
 
 
+@pytest.fixture(scope="module")
+def gateway(mount: Mount, workspace: Path) -> Iterator[GatewayProcess]:
+    """A gateway on the module's mount."""
+    with gateway_on(mount, workspace / "gateway") as serving:
+        yield serving
+
+
 @pytest.fixture
 def own_gateway(store: Mount, workspace: Path) -> Iterator[GatewayProcess]:
     """One on a store of the test's own."""
     store.start()
-    users_on(store)
-    own = workspace / f"gateway-{store.base.name}"
-    own.mkdir()
-    serving = GatewayProcess(store.path, own, plain=False, store=store.root).start()
-    yield serving
-    serving.stop()
-    assert "Traceback" not in serving.log()
+    with gateway_on(store, workspace / f"gateway-{store.base.name}") as serving:
+        yield serving
 
 
 def metadata(**told: str) -> dict[str, str]:
