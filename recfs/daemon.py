@@ -8,7 +8,8 @@ mounted and dead (ENOTCONN): recorders get errors instead of filling an empty di
 
 Handover (`recfs upgrade`): start and prepare a successor → read no more requests, answer those in hand → write what is
 dirty → services ended, catalogue closed → leave the kernel's descriptor, the root's lock and the open files to the
-successor, and end. Should anything fail until the successor is told to go, this process takes them up again itself, as
+successor, and end. Where the service manager restarts the daemon, it leaves the mount to that (FDSTORE=1), and the next
+one goes on as after a death (`recfs/kept_mount.py`). Should anything fail until the successor is told to go, this process takes them up again itself, as
 a successor would: the mount stays, and so does what is open. `recfs/succession.py` has what passes between the two.
 """
 
@@ -158,6 +159,9 @@ async def _run(
         if (left := daemon.left_to_successor()) is not None:
             return left
         try:
+            if daemon.handing_over.is_left:
+                await daemon.finish_left()
+                return None
             await daemon.finish()
         finally:
             kernel.close()
@@ -197,7 +201,6 @@ class _Daemon:
         self.mount = OwnMount.identified(legacy.mount) if legacy is not None and legacy.mount else OwnMount(mountpoint)
         self._parts = parts
         self._stop = trio.Event()
-        self.handing_over = HandingOver(parts, session, kernel, command, self.mount, mountpoint, self._stop)
         self._took_over = legacy is not None
         self._kept = KeptMount(parts, session, self.mount, legacy)
         self._impatient = trio.CancelScope()
@@ -211,6 +214,8 @@ class _Daemon:
         self._unmounted = Detached.ABSENT
         self._legacy: Legacy | None = None
         """What is left to another daemon, when everything here has ended."""
+        self._goes_on = False
+        """Whether the mount outlives this daemon."""
         self._over = False
         """Whether the kernel has ended the session."""
         self._serving = False
@@ -226,6 +231,9 @@ class _Daemon:
         self.hangups: list[int] = []
         """Each SIGHUP that came while nobody heard of it."""
         self._reloading = Reloading(parts, current, self._answers, notifying.tell_of_reload)
+        self.handing_over = HandingOver(
+            parts, session, kernel, command, self.mount, mountpoint, self._stop, self._kept, self._reloading
+        )
 
     def stop(self) -> None:
         """End in order, as soon as everything is served."""
@@ -275,6 +283,8 @@ class _Daemon:
                 self._kernel.forget_inode(item)
             else:
                 self._kernel.forget_entry(item[0], bytes.fromhex(item[1]), item[2])
+        if legacy.left_in_order:
+            self._kept.taken_over()
 
     async def serve(self, on_mounted: Callable[[], object] | None) -> None:
         """Mount and answer until the stop is asked for, or the mount is taken away."""
@@ -318,7 +328,7 @@ class _Daemon:
                     watchdog = notifying.Watchdog(self.mount.place, every_s)
                     nursery.start_soon(forever, "watchdog", watchdog.run, parts.problems)
                 await self._stop.wait()
-                if self.handing_over.successor is None:
+                if not self.handing_over.goes_on:
                     notifying.tell("STOPPING=1")
                     log.info("stopping")
                     await self._end()
@@ -329,19 +339,23 @@ class _Daemon:
             self._serving = False
             if self.handing_over.successor is not None:
                 self._legacy = self.handing_over.legacy()
+                self._goes_on = True
+            elif self.handing_over.is_left:
+                self.handing_over.leave_kept()
+                self._goes_on = True
         finally:
             # After an internal error the mount stays, dead: whoever records gets errors, not an empty directory.
             if self._serving:
                 log.critical("internal error: %s stays as a dead mount; the next start clears it", self.mount.look())
-            elif self._legacy is None and self._unmounted is Detached.ABSENT:
+            elif not self._goes_on and self._unmounted is Detached.ABSENT:
                 self.mount.detach()
-            if self._legacy is None:
+            if not self._goes_on:
                 if not self._serving:
                     self._kept.let_go()
                 session.close()
             else:
                 session.abandon()
-        if self._legacy is None and self.mount.is_there():
+        if not self._goes_on and self.mount.is_there():
             self._left.append(f"{self.mount.point} could not be unmounted")
 
     def _serve_gateway(self, nursery: trio.Nursery, handlers: Mapping[str, Handler]) -> None:
@@ -479,6 +493,10 @@ class _Daemon:
                 else:
                     log.info("%s received", signal.Signals(number).name)
                     self._stop.set()
+
+    async def finish_left(self) -> None:
+        """End with the mount left to the next daemon, which looks after everything as after a death. Raises nothing."""
+        await self._attempt(self._parts.behind.durable)
 
     async def finish(self) -> None:
         """Record a clean end: nothing was left in flight. Raises StoreError or MountError where the stop fell short.

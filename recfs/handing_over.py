@@ -1,4 +1,8 @@
-"""`recfs upgrade` in the daemon that is to be replaced: up to the moment when its mount is read no more."""
+"""How a daemon that is to be replaced leaves its mount: up to the moment when the mount is read no more.
+
+`recfs upgrade` has it start its successor. Where the service manager restarts it, that starts the next daemon, and
+keeps the mount meanwhile (kept_mount.py).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,9 @@ if TYPE_CHECKING:
     from recfs.fuse.kernel import PyfuseKernelCache
     from recfs.fuse.mounting import OwnMount
     from recfs.fuse.passthrough import FuseSession, Inherited
+    from recfs.kept_mount import KeptMount
     from recfs.parts import Parts
+    from recfs.reloading import Reloading
 
 log = logging.getLogger("recfs.daemon")
 
@@ -35,9 +41,11 @@ class HandingOver:
 
     def __init__(
         self, parts: Parts, session: FuseSession, kernel: PyfuseKernelCache, command: Sequence[str],
-        mount: OwnMount, mountpoint: Path, stop: trio.Event,
+        mount: OwnMount, mountpoint: Path, stop: trio.Event, kept: KeptMount, reloading: Reloading,
     ) -> None:  # fmt: skip
         """*command* starts a successor; *stop* is set when the daemon is to end, this way or another."""
+        self._kept = kept
+        self._reloading = reloading
         self._parts = parts
         self._session = session
         self._kernel = kernel
@@ -51,12 +59,19 @@ class HandingOver:
         """Who goes on, once that is settled."""
         self.refused = ""
         """Why the last successor did not go on, if one had been given everything."""
+        self.is_left = False
+        """Whether the service manager keeps the mount for a daemon that it is to start; there is no successor then."""
         self._far: trio.CancelScope | None = None
         self._far_ended, self._far_again = trio.Event(), trio.Event()
 
     def handlers(self) -> dict[str, Handler]:
         """Methods of the control protocol by name."""
-        return {"upgrade": self._upgrade, "upgraded": self._upgraded}
+        return {"leave": self._leave_kept, "upgrade": self._upgrade, "upgraded": self._upgraded}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the mount outlives this daemon's end."""
+        return self.is_left or self.successor is not None
 
     async def _upgraded(self, params: dict[str, Any]) -> dict[str, Any]:
         """Who serves, whether it is about to leave, and why the last successor did not go on."""
@@ -74,6 +89,36 @@ class HandingOver:
             return await self._leave()
         finally:
             self._under_way = False
+
+    async def _leave_kept(self, params: dict[str, Any]) -> dict[str, Any]:
+        """End, with the mount kept by the service manager for the daemon that it starts next.
+
+        Returns when requests are held up. Raises NotSupported or Busy with the reason, ConfigError where the next one
+        would not start: everything goes on as before then.
+        """
+        if self._under_way:
+            raise Busy("`recfs upgrade` is under way")
+        self._under_way = True
+        try:
+            obstacle = self._session.why_not_left()
+            if obstacle is None and not self._kept.is_kept:
+                obstacle = "no service manager keeps it (FileDescriptorStoreMax=, FDSTORE)"
+            if obstacle is None and (keys := await self._reloading.take_a_new_mount()):
+                obstacle = f"{', '.join(keys)} changed in the configuration, which takes a new mount"
+            if obstacle is not None:
+                raise NotSupported(f"this mount cannot be left to the next daemon: {obstacle}")
+            try:
+                await self._end_far_services()
+                await self._hold(at_all_events=True)
+            except BaseException:
+                self._far_again.set()
+                raise
+            self.is_left = True
+            os.close(self._session.leave().device)
+            self._stop.set()
+        finally:
+            self._under_way = False
+        return {"pid": os.getpid()}
 
     async def _leave(self) -> dict[str, Any]:
         obstacle = self._session.why_not_left() if self._command else "it was not started by `recfs mount`"
@@ -98,18 +143,21 @@ class HandingOver:
         self._stop.set()
         return {"pid": successor.pid}
 
-    async def _hold(self) -> None:
-        """Have requests wait in the kernel, and nothing be in memory alone. Raises Busy, OutOfSpace or IoFailure."""
+    async def _hold(self, *, at_all_events: bool = False) -> None:
+        """Have requests wait in the kernel, and nothing be in memory alone. Raises Busy, OutOfSpace or IoFailure.
+
+        *at_all_events*: whoever goes on copes with what cannot be left, as after a death.
+        """
         with trio.move_on_after(PATIENCE_S):
             while why_not(self._parts.vfs) is not None:  # noqa: ASYNC110  # nobody tells when it passes
                 await trio.sleep(LOOK_S)
-        self._require_possible()
+        self._require_possible(at_all_events=at_all_events)
         self._kernel.pause()
         try:
             await self._session.hold()
             try:
                 await self._parts.behind.flush()
-                self._require_possible()
+                self._require_possible(at_all_events=at_all_events)
             except BaseException:
                 self._session.go_on()
                 raise
@@ -117,10 +165,10 @@ class HandingOver:
             self._kernel.go_on()
             raise
 
-    def _require_possible(self) -> None:
+    def _require_possible(self, *, at_all_events: bool) -> None:
         if self._stop.is_set():
             raise Busy("this daemon is about to stop")
-        obstacle = why_not(self._parts.vfs)
+        obstacle = None if at_all_events else why_not(self._parts.vfs)
         if obstacle is not None:
             raise Busy(f"{obstacle}: the mount cannot be left to another daemon meanwhile; try again")
 
@@ -128,12 +176,19 @@ class HandingOver:
         """What is left, when nothing of this daemon runs any more. Atomic."""
         assert self._inherited is not None
         files = left_by(self._parts.vfs)
-        files.unsent = [
-            [item[0], item[1].hex(), item[2]] if isinstance(item, tuple) else item for item in self._kernel.unsent()
-        ]
+        files.unsent = self._unsent()
         return Legacy(
             self._inherited, files, dict(self._mount.told()), self._parts.store.lock.leave(), self._parts.tree.ledger
         )
+
+    def leave_kept(self) -> None:
+        """Say to the next daemon that nobody died, when nothing of this daemon runs any more. Atomic."""
+        self._kept.leave(self._unsent())
+        log.info("%s is left to the next daemon", self._mount.look())
+
+    def _unsent(self) -> list[Any]:
+        """What the kernel may not have been told yet, for another process to tell."""
+        return [[item[0], item[1].hex(), item[2]] if isinstance(item, tuple) else item for item in self._kernel.unsent()]
 
     # --- S3 ------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ log = logging.getLogger("recfs.daemon")
 
 DEVICE: Final = "recfs-device"
 LEDGER: Final = "recfs-ledger"
+LEFT: Final = "recfs-left"
+"""A note (a memfd): the daemon ended of its own will, and left its mount to the next one."""
 _FIRST: Final = 3
 """Where passed descriptors begin (SD_LISTEN_FDS_START, sd_listen_fds(3))."""
 
@@ -59,4 +61,4 @@ def is_connected(device: int) -> bool:
     return not any(event & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, event in poll.poll(0))
 
 
-__all__ = ["DEVICE", "LEDGER", "is_connected", "is_offered", "received", "remove", "store"]
+__all__ = ["DEVICE", "LEDGER", "LEFT", "is_connected", "is_offered", "received", "remove", "store"]

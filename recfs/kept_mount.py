@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recfs import keeping
 from recfs.errors import RecfsError, StoreError
@@ -36,6 +36,7 @@ class KeptMount:
         self._session = session
         self._mount = mount
         self.is_kept = legacy.ledger is not None if legacy is not None else keeping.is_offered()
+        """Whether the service manager has the mount, or is about to."""
         if self.is_kept:
             parts.tree.ledger = legacy.ledger if legacy is not None else Ledger.fresh()
         self.nameless = KeptNameless(keeping.store, keeping.remove)
@@ -54,6 +55,18 @@ class KeptMount:
             ledger.set_session(json.dumps(told).encode("ascii"))
             keeping.store(ledger.fd, keeping.LEDGER)
             keeping.store(self._session.told().device, keeping.DEVICE)
+
+    def leave(self, unsent: list[Any]) -> None:
+        """This daemon ends in order, and the next one has the mount. *unsent*: what the kernel is to be told then."""
+        note = os.memfd_create("recfs-left", os.MFD_CLOEXEC)
+        with open(note, "wb", buffering=0) as file:
+            file.write(json.dumps({"unsent": unsent}).encode("ascii"))
+            with self._parts.problems.aside("keeping", None):  # else it is taken for one that died
+                keeping.store(note, keeping.LEFT)
+
+    def taken_over(self) -> None:
+        """The mount is this daemon's: should it die, nobody takes it for one that had left."""
+        keeping.remove(keeping.LEFT)
 
     def let_go(self) -> None:
         """The mount ends with this process."""
@@ -81,14 +94,31 @@ def left_by_the_dead(root: Path, mountpoint: Path) -> Legacy | None:
         assert legacy.ledger is not None
         close_backings(device, legacy.ledger.leaked())
     except RecfsError as error:
-        log.error("the daemon before this one died, and its mount cannot go on: %s", error)
+        log.error("the daemon before this one is gone, and its mount cannot go on: %s", error)
         give_up(mountpoint)
         for name, fd in kept.items():
             keeping.remove(name)
             os.close(fd)
         return None
-    log.warning("the daemon before this one died; its mount goes on")
+    _read_note(legacy, kept.get(keeping.LEFT, -1))
+    if legacy.left_in_order:
+        log.info("the mount of the daemon before this one goes on")
+    else:
+        log.warning("the daemon before this one died; its mount goes on")
     return legacy
+
+
+def _read_note(legacy: Legacy, note: int) -> None:
+    """Whether the daemon ended in order, and what it had still to tell the kernel. Raises nothing."""
+    if note < 0:
+        return
+    with open(note, "rb") as file:
+        file.seek(0)
+        try:
+            legacy.files.unsent = list(json.load(file)["unsent"])
+            legacy.left_in_order = True
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            log.debug("what the daemon before this one left is not understood: %s", error)
 
 
 def give_up(mountpoint: Path) -> None:
@@ -98,7 +128,7 @@ def give_up(mountpoint: Path) -> None:
 
 
 def _remove() -> None:
-    for name in (keeping.DEVICE, keeping.LEDGER):
+    for name in (keeping.DEVICE, keeping.LEDGER, keeping.LEFT):
         keeping.remove(name)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from recfs.config import Settings
-from recfs.config.changes import Plan, plan
+from recfs.config.changes import REMOUNT, Plan, plan
 from recfs.config.hints import hints
 from recfs.config.reasons import why
 from recfs.core.upkeep.leftovers import Mode
@@ -102,6 +102,14 @@ class Reloading:
             log.info("look again: %s", hint)
         log.info("the configuration was read anew: %d settings changed", len(found.changed))
         return found
+
+    async def take_a_new_mount(self) -> list[str]:
+        """Settings by their keys that have changed in the configuration, and hold after an unmount. Raises ConfigError."""
+        again = self._current.settings.again
+        if again is None:
+            return []
+        found = plan(self._current.settings, await self._read(again))
+        return [key for key, what in found.left.items() if what == REMOUNT]
 
     async def _read(self, again: Callable[[], Settings]) -> Settings:
         """Read it in a thread that nobody has to wait for: it may lie on a disk that hangs. Raises ConfigError."""

@@ -59,7 +59,9 @@ class Legacy:
     ledger: Ledger | None = None
     """What is said of open files and requests, should the daemon die."""
     died: bool = False
-    """Whether it did: then `files` is empty, and the ledger has them."""
+    """Whether it did: then `files` is empty, and the ledger has them. So it is where it ended and left its mount."""
+    left_in_order: bool = False
+    """Whether it ended of its own will, with nothing of it under way."""
     nameless: dict[int, int] = field(default_factory=dict)
     """In that case: descriptors of files that had lost their name, by inode number."""
 

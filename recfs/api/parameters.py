@@ -113,6 +113,7 @@ PARAMS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "user_remove": {"user": WORD, "files": WORD},
     "drain": {"timeout_s": SECONDS, "retries": FLAG, "since_s": SECONDS},
     "stop": {"force": FLAG, "uploads": FLAG},
+    "leave": {},
     "recording_list": {"user": WORD, "status": WORD, "due_s": SECONDS},
     "recording_show": {"path": PATH},
     "recording_expire": _RECORDING,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from recfs.errors import RecfsError
 from tests.helpers.descriptor_store import DescriptorStore
 
 from .clients import Peer, pattern, sha256_of, state, wait_until, xattr
@@ -107,6 +108,63 @@ def test_what_is_open_stays_what_it_is(kept: Mount) -> None:
         assert xattr(file, "sha256") == sha256_of(file)
     assert kept.status()["open_files"] == []
     kept.assert_consistent()
+
+
+def left(store: Mount) -> None:
+    """Have the daemon end as for `systemctl restart`, and the next one go on."""
+    assert store.process is not None
+    store.call("leave")
+    assert store.process.wait(60) == 0
+    store.forsake()
+    assert mounted(store.path)
+    store.remount()
+
+
+@pytest.mark.slow
+def test_a_daemon_that_is_restarted_leaves_its_mount_to_the_next(kept: Mount, outside: Path) -> None:
+    rec = kept.recording()
+    with recorders(rec, outside / "end", 4) as told, Looks(kept.recording(2, 1)) as looks, Peer() as peer:
+        peer.open(rec / "gone", CREATE, "nameless")
+        peer("os.write(nameless, b'still here')")
+        peer(f"os.unlink({str(rec / 'gone')!r})")
+        for number in range(3):
+            rounds = looks.rounds
+            wait_until(lambda rounds=rounds: looks.rounds > rounds + 2, "programs go on")
+            left(kept)
+            assert peer("os.pread(nameless, 100, 0)") == b"still here"
+            assert kept.log().count("the mount of the daemon before this one goes on") == number + 1
+        killed(kept)
+        assert kept.log().count("the daemon before this one died") == 1, "who had left before had not died"
+        kept.expect_log("the daemon before this one died")
+    assert looks.failed == []
+    kept.drain()
+    for number, each in enumerate(told):
+        file = rec / f"rec{number}.ts"
+        assert state(file) == "committed"
+        assert xattr(file, "sha256") == each["sha256"] == sha256_of(file)
+        assert file.stat().st_size == each["bytes"]
+    kept.assert_consistent()
+    assert kept.leftovers("staging") == kept.leftovers("lost+found") == []
+
+
+@pytest.mark.modeless
+def test_a_daemon_leaves_nothing_where_the_next_one_could_not_go_on(kept: Mount, store: Mount) -> None:
+    conf = kept.base / "recfs.conf"
+    before = conf.read_text() if conf.exists() else ""
+    for text, said in (('passthrough = "off"\n', "passthrough"), ('[quota]\nmax_files = "many"\n', "max_files")):
+        conf.write_text(before + text)
+        with pytest.raises(RecfsError, match=said):
+            kept.call("leave")
+        assert kept.recording().is_dir()
+    conf.write_text(before)
+
+
+@pytest.mark.modeless
+def test_a_daemon_leaves_nothing_where_nobody_keeps_it(store: Mount) -> None:
+    store.start(config=BASE_CONFIG)
+    with pytest.raises(RecfsError, match="no service manager keeps it"):
+        store.call("leave")
+    assert store.recording().is_dir()
 
 
 def _make_exclusively(rec: Path) -> None:

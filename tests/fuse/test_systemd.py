@@ -148,6 +148,96 @@ def test_a_daemon_that_dies_or_hangs_is_replaced_and_its_mount_goes_on(unit: Sys
     assert unit.run("findmnt", f"{base}/mnt").stdout == ""
 
 
+WRITER = "import os, sys; fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
+WRITER += "while line := sys.stdin.readline(): os.write(fd, line.encode()); print(flush=True)\n"
+
+
+@pytest.fixture
+def writer(unit: Systemd, base: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program that keeps a file of the mount open, and writes each line that it is given; the unit is started."""
+    started(unit, base)
+    assert unit.run("mkdir", "-p", f"{base}/mnt/users/5/recordings/1").returncode == 0
+    command = unit.entering(sys.executable, "-c", WRITER, f"{base}/mnt/users/5/recordings/1/open")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        write(process, "one")
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def write(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "\n", "it was not written"
+
+
+def test_a_restart_leaves_the_mount_to_the_next_daemon(
+    unit: Systemd, base: Path, writer: subprocess.Popen[str]
+) -> None:
+    mount_id = unit.run("findmnt", "-n", "-o", "ID", f"{base}/mnt").stdout
+    for verb in ("restart", "try-restart", "reload-or-restart", "restart"):
+        pid = unit.show(NAME, "MainPID")
+        done = unit.control(verb, NAME)
+        assert done.returncode == 0, done.stderr + _log(base)
+        assert (unit.show(NAME, "MainPID") == pid) == (verb == "reload-or-restart")
+        assert (unit.show(NAME, "ActiveState"), unit.show(NAME, "NRestarts")) == ("active", "0")
+        assert unit.run("findmnt", "-n", "-o", "ID", f"{base}/mnt").stdout == mount_id
+        write(writer, "more")
+    assert _log(base).count("the mount of the daemon before this one goes on") == 3
+    assert "died" not in _log(base)
+    # What changes the mount itself is taken up: it is made anew, and the file that was open is sealed when it is closed.
+    configure(base, 'passthrough = "off"\n')
+    assert unit.control("restart", NAME).returncode == 0, _log(base)
+    assert unit.run("findmnt", "-n", "-o", "ID", f"{base}/mnt").stdout not in ("", mount_id)
+    assert "passthrough changed" in _log(base)
+    # A fault in the configuration ends the mount as a stop does: nobody is left with a dead one.
+    configure(base, "min_free = 5 q\n")
+    assert unit.control("restart", NAME).returncode != 0
+    assert unit.run("findmnt", f"{base}/mnt").stdout == ""
+    configure(base)
+    unit.control("reset-failed", NAME)
+    started(unit, base)
+    assert unit.control("stop", NAME).returncode == 0
+    assert unit.show(NAME, "Result") == "success"
+
+
+def test_a_restart_that_is_given_up_leaves_no_dead_mount(unit: Systemd, base: Path) -> None:
+    folder = unit.units / f"{NAME}.d"
+    gate = base / "gate"
+    # Between the end of the daemon and ExecStopPost= of the unit, somebody has the unit stopped.
+    (folder / "gate.conf").write_text(f"[Service]\nExecStop=-/bin/sh -c 'until test -e {gate}; do sleep 0.1; done'\n")
+    unit.control("daemon-reload")
+    pid = started(unit, base)
+    assert unit.control("restart", "--no-block", NAME).returncode == 0
+    wait_until(lambda: "is left to the next daemon" in _log(base), "the daemon has left its mount", 60.0)
+    assert pid
+    stopped = subprocess.Popen(unit.entering("systemctl", "stop", NAME))
+    wait_until(lambda: f"{NAME} stop" in " ".join(unit.control("list-jobs").stdout.split()), "it is to be stopped", 60.0)
+    gate.touch()
+    assert stopped.wait(60) == 0
+    assert (unit.show(NAME, "ActiveState"), unit.show(NAME, "Result")) == ("inactive", "success")
+    assert unit.run("findmnt", f"{base}/mnt").stdout == ""
+    started(unit, base)
+    assert unit.control("stop", NAME).returncode == 0
+
+
+def test_a_stop_with_a_file_open_is_no_failure(unit: Systemd, base: Path, writer: subprocess.Popen[str]) -> None:
+    (unit.units / f"{NAME}.d/stop.conf").write_text(
+        f"[Service]\nExecStop=\nExecStop=-{VENV}/bin/recfs umount --config {base}/etc/main.conf --unit %n --timeout 1s\n"
+    )
+    unit.control("daemon-reload")
+    assert unit.control("stop", NAME).returncode == 0
+    assert (unit.show(NAME, "ActiveState"), unit.show(NAME, "Result")) == ("inactive", "success")
+    assert "it ends although 1 file is (users/5/recordings/1/open) open" in _log(base)
+    assert unit.run("findmnt", f"{base}/mnt").stdout == ""
+    started(unit, base)
+    where = f"{base}/mnt/users/5/recordings/1/open"
+    assert unit.run("cat", where).stdout == "one\n"
+    assert unit.control("stop", NAME).returncode == 0
+
+
 def test_a_stop_that_takes_too_long_leaves_no_dead_mount(unit: Systemd, base: Path) -> None:
     (unit.units / f"{NAME}.d/stop.conf").write_text("[Service]\nExecStop=\nKillSignal=SIGWINCH\nTimeoutStopSec=1\n")
     unit.control("daemon-reload")

@@ -60,8 +60,13 @@ class Systemd:
 
     def run(self, *command: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run a command where it runs."""
-        entered = ["nsenter", f"--target={self._pid}", "--mount", "--pid", "--cgroup", "--", *command]
-        return subprocess.run(entered, capture_output=True, text=True, check=False, timeout=timeout_s)
+        return subprocess.run(
+            self.entering(*command), capture_output=True, text=True, check=False, timeout=timeout_s
+        )  # fmt: skip
+
+    def entering(self, *command: str) -> list[str]:
+        """What runs a command where it runs."""
+        return ["nsenter", f"--target={self._pid}", "--mount", "--pid", "--cgroup", "--", *command]
 
     def control(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """systemctl(1)."""

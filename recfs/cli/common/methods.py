@@ -18,7 +18,7 @@ LONG: Final = ASK_S3 | {
     *("sweep_expired", "trash_list", "trash_restore", "trash_purge"),
 }
 """Those whose answer may be days away."""
-TELL_THEMSELVES: Final = frozenset({"drain", "stop", "events"})
+TELL_THEMSELVES: Final = frozenset({"drain", "stop", "leave", "events"})
 """Those whose command says itself what it waits for."""
 
 _TAKES_ONE: Final = "this takes one; `recfs mount` starts it"

@@ -19,6 +19,7 @@ from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH, Duration
 from recfs.cli.common.store import INTERNAL_DIR, configured
 from recfs.cli.common.where import MOUNTINFO, DeadMount, Mount, dead_mounts, is_recfs_type, mount_on, root_behind
+from recfs.cli.mounts import service
 from recfs.cli.work.waiting import Teller, lines_of, of_queue, of_status, queue_of
 from recfs.errors import Busy, DaemonNotRunning, MountError, RecfsError
 
@@ -35,6 +36,11 @@ _WAY_OUT = (
     "what was closed"
 )
 """What ends the wait for a catalogue that cannot be written (`parts.DRAIN_S`)."""
+
+_STAYS_OPEN = (
+    "what the kernel writes by itself goes on into these files, and the next start seals those whose writers let go of "
+    "them; the others are `incomplete`, with all that was written"
+)
 
 
 _EXITS = {ExitCode.MOUNT: "files are open, or nothing is mounted on MOUNTPOINT"}
@@ -62,9 +68,16 @@ $ recfs umount --root /srv/recfs
     show_default=True,
     help="Longest wait; the daemon goes on committing, and what is not uploaded is left for the next mount.",
 )
+@click.option(
+    "--unit",
+    metavar="UNIT",
+    help="End as systemd wants UNIT to end (for ExecStop=): see below.",
+)
 @store_options
 @click.pass_obj
-def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout_s: float) -> None:
+def umount(
+    invocation: Invocation, mountpoint: Path | None, force: bool, timeout_s: float, unit: str | None
+) -> None:  # fmt: skip
     """Unmount and end the daemon. MOUNTPOINT defaults to `mountpoint` of recfs.conf, or to where the store is mounted.
 
     Commits and uploads what was written first, says what it waits for, and returns when the mount and the daemon are
@@ -80,11 +93,21 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
     mount is gone from here, since umount(8) took it away while a container or a unit with mounts of its own holds a
     copy, is told by the store's control socket: give `--root` or `--config`. A MOUNTPOINT on which nothing is
     mounted, while the store has its mount elsewhere, is refused.
+
+    With `--unit`, `systemctl restart` does not unmount: the daemon ends, systemd keeps the mount, and the daemon that
+    it starts next goes on with it; requests wait meanwhile, and open files stay open. Where that cannot be (the
+    configuration has a fault, or changes what the mount was made with), it is an unmount, and says why. A stop waits up
+    to 30 s for files that are open, names those that still are, and ends the daemon all the same, as with `--force`.
     """
     is_chosen = mountpoint is None or invocation.root is not None or invocation.config is not None
     config = configured(invocation) if is_chosen else None
     wanted = mountpoint if config is None or mountpoint is not None else config.mountpoint
     mount = mount_on(wanted) if wanted is not None else None
+    if unit is not None and config is None:
+        raise click.UsageError("--unit wants the store by --config or --root")
+    if unit is not None and config is not None and service.is_restarted(unit) and _leave(config.root):
+        output.say(f"{config.root}: the mount stays, for the daemon that is started next")
+        return
     if mount is None and config is not None:
         left = left_behind(config.root)
         if left is not None and mountpoint is None:
@@ -92,7 +115,9 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
             return
         mount = _elsewhere(config.root, wanted, is_named=mountpoint is not None)
         if mount is None:
-            ended = _stop(None, config.root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
+            ended = _stop(
+                None, config.root, force=force, timeout_s=timeout_s, aloud=not invocation.json, for_unit=unit is not None
+            )  # fmt: skip
             _tell(invocation, wanted, f"the daemon of {config.root} has stopped; its mount was gone from here", *ended)
             return
     if mount is None:
@@ -110,8 +135,20 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
         return
     if root is None:
         raise foreign
-    ended = _stop(mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
+    ended = _stop(
+        mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json, for_unit=unit is not None
+    )  # fmt: skip
     _tell(invocation, mount.mount_point, "unmounted", *ended)
+
+
+def _leave(root: Path) -> bool:
+    client = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S)
+    try:
+        client.call("upgraded")
+    except DaemonNotRunning:
+        return False
+    with _process(client.peer_pid()) as pidfd:
+        return service.leave(root, pidfd)
 
 
 def _clear(invocation: Invocation, point: Path) -> None:
@@ -189,11 +226,11 @@ def _listed(paths: list[str], count: int) -> str:
 
 
 def _stop(
-    mount: Mount | None, root: Path, *, force: bool, timeout_s: float, aloud: bool
+    mount: Mount | None, root: Path, *, force: bool, timeout_s: float, aloud: bool, for_unit: bool
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """End the daemon; returns what is left of the S3 queue by then, as `queue_of` does, and the answer to `stop`.
 
-    *mount*: None if it is not to be seen here.
+    *mount*: None if it is not to be seen here. *for_unit*: open files are waited for, and keep nobody from the end.
     """
     what = f"the daemon of {root}" if mount is None else str(mount.mount_point)
     socket = root / INTERNAL_DIR / "control.sock"
@@ -213,7 +250,11 @@ def _stop(
 
     deadline = time.monotonic() + timeout_s
     left = None
+    still_open: list[dict[str, Any]] = []
     try:
+        if for_unit:
+            still_open = service.wait_until_closed(asking, min(service.CLOSE_S, timeout_s), output.say)
+            force = True
         status = client.call("status")
         has_queue = status.get("s3") is not None and (force or not status["open_files"])
         if has_queue:
@@ -225,6 +266,8 @@ def _stop(
                 later = client.call("stop", force=force, uploads=not has_queue)
             except Busy as exc:
                 raise MountError(_still_open(client, str(exc))) from exc
+            if still_open:
+                output.say(f"it ends although {service.names_of(still_open)} open: {_STAYS_OPEN}")
             tell(troubled=True)
             if not _wait_gone(mount, root, pidfd, deadline, tell):
                 waiting = f"; it waits for {'; '.join(waits_for)}" if waits_for else ""

@@ -16,7 +16,7 @@ LOOKS: Final = frozenset({
 METHODS: Final = LOOKS | CONTROL_OPS.keys()
 """All there are."""
 
-OPERATORS_ALONE: Final = frozenset({"stop", "upgrade", "upgraded"})
+OPERATORS_ALONE: Final = frozenset({"stop", "leave", "upgrade", "upgraded"})
 """The end of the daemon is never for others to ask for."""
 
 OF_ASKER: Final = ("next_version", "cache_get", "cache_put", "cache_wait", "cache_release")

@@ -98,6 +98,7 @@ CONTROL_OPS: Final = {
     "lifecycle_apply": "`recfs lifecycle apply`: the bucket's rules were written",
     "bucket_claim": "`recfs bucket claim`: the bucket was made this store's",
     "stop": "`recfs umount`, or the end of the service: the daemon was asked to stop",
+    "leave": "the service manager restarts it: the daemon was asked to end, and leave its mount to the next one",
     "reload": "`recfs reload`: the daemon was asked to read its configuration anew",
     "upgrade": "`recfs upgrade`: the daemon was asked to hand over to a new one",
     "upgraded": "the new daemon was asked how the handover went",

@@ -1,0 +1,81 @@
+"""`recfs umount --unit`: how the unit of a store ends, as systemd wants it (ExecStop=)."""
+
+import select
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recfs.api.client import ControlClient
+from recfs.cli.common import output
+from recfs.cli.common.store import INTERNAL_DIR
+from recfs.errors import MountError, RecfsError
+
+CLOSE_S = 30.0
+"""So long a stop waits for files to be closed: programs may be ending, too."""
+_ANSWER_S = 15.0
+_LEAVE_S = 90.0
+"""How long a daemon may take to leave its mount: it waits 30 s for what it moves, and 30 s for S3."""
+_SYSTEMD_S = 10.0
+_LOOK_S = 0.1
+_NAMED = 10
+
+
+def is_restarted(unit: str) -> bool:
+    """Whether systemd ends *unit* in order to start it again, and takes no disk away meanwhile.
+
+    A disk below the store may be what is restarted, and this unit with it: it cannot go while files on it are open.
+    False where systemd does not say.
+    """
+    command = ["systemctl", "list-jobs", "--no-legend", "--no-pager", "--full"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SYSTEMD_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    jobs = [words[1:3] for line in done.stdout.splitlines() if len(words := line.split()) >= 3]
+    takes_a_disk = any(name.endswith(".mount") and kind in ("stop", "restart") for name, kind in jobs)
+    return [unit, "restart"] in jobs and not takes_a_disk
+
+
+def leave(root: Path, process: int | None) -> bool:
+    """Have the daemon of *root* end, and leave its mount to the one that systemd starts next; False, and told, if not.
+
+    *process*: a pidfd of it. Raises MountError when it does not end.
+    """
+    client = ControlClient(root / INTERNAL_DIR / "control.sock", _LEAVE_S)
+    try:
+        client.call("leave")
+    except RecfsError as error:
+        output.say(f"it is unmounted, and mounted again: {error}")
+        return False
+    poll = select.poll()
+    if process is not None:
+        poll.register(process, select.POLLIN)
+        if not poll.poll(_LEAVE_S * 1000):
+            raise MountError(f"the daemon of {root} has left its mount, and does not end")
+    return True
+
+
+def wait_until_closed(client: ControlClient, timeout_s: float, tell: Callable[[str], object]) -> list[dict[str, Any]]:
+    """Wait until no file is open, for *timeout_s* at most; those that are. Raises RecfsError."""
+    deadline = time.monotonic() + timeout_s
+    told = False
+    while opened := list(client.call("status").get("open_files", [])):
+        if time.monotonic() >= deadline:
+            break
+        if not told:
+            tell(f"waiting up to {timeout_s:.0f} s until {names_of(opened)} closed")
+            told = True
+        time.sleep(_LOOK_S)
+    return opened
+
+
+def names_of(opened: list[dict[str, Any]]) -> str:
+    """Such as "2 files are (a, b)", for people."""
+    names = ", ".join(output.show_name(str(file["path"])) for file in opened[:_NAMED])
+    more = f" and {len(opened) - _NAMED:,} more" if len(opened) > _NAMED else ""
+    return f"{output.number_of(len(opened), 'file')} {'is' if len(opened) == 1 else 'are'} ({names}{more})"
+
+
+__all__ = ["CLOSE_S", "is_restarted", "leave", "names_of", "wait_until_closed"]
