@@ -8,9 +8,11 @@ mounted and dead (ENOTCONN): recorders get errors instead of filling an empty di
 
 Handover (`recfs upgrade`): start and prepare a successor → read no more requests, answer those in hand → write what is
 dirty → services ended, catalogue closed → leave the kernel's descriptor, the root's lock and the open files to the
-successor, and end. Where the service manager restarts the daemon, it leaves the mount to that (FDSTORE=1), and the next
-one goes on as after a death (`recfs/kept_mount.py`). Should anything fail until the successor is told to go, this process takes them up again itself, as
+successor, and end. Should anything fail until the successor is told to go, this process takes them up again itself, as
 a successor would: the mount stays, and so does what is open. `recfs/succession.py` has what passes between the two.
+
+Restart by a service manager that keeps the mount (kept_mount.py): the same until all has ended, and no successor. The
+daemon that is started next goes on as after a death, but nothing was under way.
 """
 
 from __future__ import annotations

@@ -188,7 +188,9 @@ class HandingOver:
 
     def _unsent(self) -> list[Any]:
         """What the kernel may not have been told yet, for another process to tell."""
-        return [[item[0], item[1].hex(), item[2]] if isinstance(item, tuple) else item for item in self._kernel.unsent()]
+        return [
+            [item[0], item[1].hex(), item[2]] if isinstance(item, tuple) else item for item in self._kernel.unsent()
+        ]
 
     # --- S3 ------------------------------------------------------------------------------------------------------
 

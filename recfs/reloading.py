@@ -104,7 +104,7 @@ class Reloading:
         return found
 
     async def take_a_new_mount(self) -> list[str]:
-        """Settings by their keys that have changed in the configuration, and hold after an unmount. Raises ConfigError."""
+        """Settings by their keys that have changed in the configuration and take an unmount. Raises ConfigError."""
         again = self._current.settings.again
         if again is None:
             return []

@@ -187,7 +187,7 @@ def test_a_restart_leaves_the_mount_to_the_next_daemon(
         write(writer, "more")
     assert _log(base).count("the mount of the daemon before this one goes on") == 3
     assert "died" not in _log(base)
-    # What changes the mount itself is taken up: it is made anew, and the file that was open is sealed when it is closed.
+    # What changes the mount itself is taken up: it is made anew.
     configure(base, 'passthrough = "off"\n')
     assert unit.control("restart", NAME).returncode == 0, _log(base)
     assert unit.run("findmnt", "-n", "-o", "ID", f"{base}/mnt").stdout not in ("", mount_id)
@@ -199,8 +199,6 @@ def test_a_restart_leaves_the_mount_to_the_next_daemon(
     configure(base)
     unit.control("reset-failed", NAME)
     started(unit, base)
-    assert unit.control("stop", NAME).returncode == 0
-    assert unit.show(NAME, "Result") == "success"
 
 
 def test_a_restart_that_is_given_up_leaves_no_dead_mount(unit: Systemd, base: Path) -> None:
@@ -209,12 +207,15 @@ def test_a_restart_that_is_given_up_leaves_no_dead_mount(unit: Systemd, base: Pa
     # Between the end of the daemon and ExecStopPost= of the unit, somebody has the unit stopped.
     (folder / "gate.conf").write_text(f"[Service]\nExecStop=-/bin/sh -c 'until test -e {gate}; do sleep 0.1; done'\n")
     unit.control("daemon-reload")
-    pid = started(unit, base)
+    started(unit, base)
     assert unit.control("restart", "--no-block", NAME).returncode == 0
     wait_until(lambda: "is left to the next daemon" in _log(base), "the daemon has left its mount", 60.0)
-    assert pid
     stopped = subprocess.Popen(unit.entering("systemctl", "stop", NAME))
-    wait_until(lambda: f"{NAME} stop" in " ".join(unit.control("list-jobs").stdout.split()), "it is to be stopped", 60.0)
+
+    def jobs() -> str:
+        return " ".join(unit.control("list-jobs").stdout.split())
+
+    wait_until(lambda: f"{NAME} stop" in jobs(), "it is to be stopped", 60.0)
     gate.touch()
     assert stopped.wait(60) == 0
     assert (unit.show(NAME, "ActiveState"), unit.show(NAME, "Result")) == ("inactive", "success")
@@ -225,7 +226,8 @@ def test_a_restart_that_is_given_up_leaves_no_dead_mount(unit: Systemd, base: Pa
 
 def test_a_stop_with_a_file_open_is_no_failure(unit: Systemd, base: Path, writer: subprocess.Popen[str]) -> None:
     (unit.units / f"{NAME}.d/stop.conf").write_text(
-        f"[Service]\nExecStop=\nExecStop=-{VENV}/bin/recfs umount --config {base}/etc/main.conf --unit %n --timeout 1s\n"
+        f"[Service]\nExecStop=\n"
+        f"ExecStop=-{VENV}/bin/recfs umount --config {base}/etc/main.conf --unit %n --timeout 1s\n"
     )
     unit.control("daemon-reload")
     assert unit.control("stop", NAME).returncode == 0

@@ -12,7 +12,7 @@ from recfs.cli.common import output
 from recfs.cli.common.store import INTERNAL_DIR
 from recfs.errors import MountError, RecfsError
 
-CLOSE_S = 30.0
+CLOSE_S = 10.0
 """So long a stop waits for files to be closed: programs may be ending, too."""
 _ANSWER_S = 15.0
 _LEAVE_S = 90.0
@@ -38,7 +38,7 @@ def is_restarted(unit: str) -> bool:
     return [unit, "restart"] in jobs and not takes_a_disk
 
 
-def leave(root: Path, process: int | None) -> bool:
+def leave(root: Path, process: int | None, say: Callable[[str], object]) -> bool:
     """Have the daemon of *root* end, and leave its mount to the one that systemd starts next; False, and told, if not.
 
     *process*: a pidfd of it. Raises MountError when it does not end.
@@ -47,13 +47,14 @@ def leave(root: Path, process: int | None) -> bool:
     try:
         client.call("leave")
     except RecfsError as error:
-        output.say(f"it is unmounted, and mounted again: {error}")
+        say(f"it is unmounted, and mounted again: {error}")
         return False
     poll = select.poll()
     if process is not None:
         poll.register(process, select.POLLIN)
         if not poll.poll(_LEAVE_S * 1000):
             raise MountError(f"the daemon of {root} has left its mount, and does not end")
+    say(f"{root}: the mount stays, for the daemon that is started next")
     return True
 
 
@@ -64,7 +65,7 @@ def wait_until_closed(client: ControlClient, timeout_s: float, tell: Callable[[s
     while opened := list(client.call("status").get("open_files", [])):
         if time.monotonic() >= deadline:
             break
-        if not told:
+        if not told and timeout_s > 0:
             tell(f"waiting up to {timeout_s:.0f} s until {names_of(opened)} closed")
             told = True
         time.sleep(_LOOK_S)

@@ -97,7 +97,7 @@ def umount(
     With `--unit`, `systemctl restart` does not unmount: the daemon ends, systemd keeps the mount, and the daemon that
     it starts next goes on with it; requests wait meanwhile, and open files stay open. Where that cannot be (the
     configuration has a fault, or changes what the mount was made with), it is an unmount, and says why. A stop waits up
-    to 30 s for files that are open, names those that still are, and ends the daemon all the same, as with `--force`.
+    to 10 s for files that are open, names those that still are, and ends the daemon all the same, as with `--force`.
     """
     is_chosen = mountpoint is None or invocation.root is not None or invocation.config is not None
     config = configured(invocation) if is_chosen else None
@@ -105,9 +105,13 @@ def umount(
     mount = mount_on(wanted) if wanted is not None else None
     if unit is not None and config is None:
         raise click.UsageError("--unit wants the store by --config or --root")
-    if unit is not None and config is not None and service.is_restarted(unit) and _leave(config.root):
-        output.say(f"{config.root}: the mount stays, for the daemon that is started next")
-        return
+    patience_s: float | None = None
+    if unit is not None and config is not None:
+        patience_s = service.CLOSE_S
+        if service.is_restarted(unit):
+            if _leave(config.root, output.say if not invocation.json else _say_nothing):
+                return
+            patience_s = 0.0  # whoever has files open hears of nothing
     if mount is None and config is not None:
         left = left_behind(config.root)
         if left is not None and mountpoint is None:
@@ -116,7 +120,7 @@ def umount(
         mount = _elsewhere(config.root, wanted, is_named=mountpoint is not None)
         if mount is None:
             ended = _stop(
-                None, config.root, force=force, timeout_s=timeout_s, aloud=not invocation.json, for_unit=unit is not None
+                None, config.root, force=force, timeout_s=timeout_s, aloud=not invocation.json, patience_s=patience_s
             )  # fmt: skip
             _tell(invocation, wanted, f"the daemon of {config.root} has stopped; its mount was gone from here", *ended)
             return
@@ -136,19 +140,23 @@ def umount(
     if root is None:
         raise foreign
     ended = _stop(
-        mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json, for_unit=unit is not None
+        mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json, patience_s=patience_s
     )  # fmt: skip
     _tell(invocation, mount.mount_point, "unmounted", *ended)
 
 
-def _leave(root: Path) -> bool:
+def _say_nothing(line: str) -> None:
+    pass
+
+
+def _leave(root: Path, say: Callable[[str], object]) -> bool:
     client = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S)
     try:
         client.call("upgraded")
     except DaemonNotRunning:
         return False
     with _process(client.peer_pid()) as pidfd:
-        return service.leave(root, pidfd)
+        return service.leave(root, pidfd, say)
 
 
 def _clear(invocation: Invocation, point: Path) -> None:
@@ -226,16 +234,18 @@ def _listed(paths: list[str], count: int) -> str:
 
 
 def _stop(
-    mount: Mount | None, root: Path, *, force: bool, timeout_s: float, aloud: bool, for_unit: bool
+    mount: Mount | None, root: Path, *, force: bool, timeout_s: float, aloud: bool, patience_s: float | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """End the daemon; returns what is left of the S3 queue by then, as `queue_of` does, and the answer to `stop`.
 
-    *mount*: None if it is not to be seen here. *for_unit*: open files are waited for, and keep nobody from the end.
+    *mount*: None if it is not to be seen here. *patience_s*: open files are waited for so long, and then keep
+    nobody from the end; None: they do.
     """
     what = f"the daemon of {root}" if mount is None else str(mount.mount_point)
     socket = root / INTERNAL_DIR / "control.sock"
     client, asking = ControlClient(socket, max(timeout_s, _ANSWER_S)), ControlClient(socket, _TELL_S + _ANSWER_S)
-    teller = Teller(output.say if aloud else lambda line: None)
+    say = output.say if aloud else _say_nothing
+    teller = Teller(say)
     waits_for: list[str] = []
 
     def tell(*, troubled: bool = False) -> None:
@@ -252,8 +262,9 @@ def _stop(
     left = None
     still_open: list[dict[str, Any]] = []
     try:
-        if for_unit:
-            still_open = service.wait_until_closed(asking, min(service.CLOSE_S, timeout_s), output.say)
+        if patience_s is not None:
+            still_open = service.wait_until_closed(asking, min(patience_s, timeout_s), say)
+            deadline = max(deadline, time.monotonic() + _GRACE_S)
             force = True
         status = client.call("status")
         has_queue = status.get("s3") is not None and (force or not status["open_files"])
@@ -267,7 +278,7 @@ def _stop(
             except Busy as exc:
                 raise MountError(_still_open(client, str(exc))) from exc
             if still_open:
-                output.say(f"it ends although {service.names_of(still_open)} open: {_STAYS_OPEN}")
+                say(f"it ends although {service.names_of(still_open)} open: {_STAYS_OPEN}")
             tell(troubled=True)
             if not _wait_gone(mount, root, pidfd, deadline, tell):
                 waiting = f"; it waits for {'; '.join(waits_for)}" if waits_for else ""
