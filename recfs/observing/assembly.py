@@ -79,7 +79,9 @@ class Observing:
 def _audit_settings(config: Config) -> AuditSettings:
     section = config.audit
     folder = folder_of(config.root, section)
-    return AuditSettings(folder, section.file_size, section.rotate, section.keep, section.most)
+    return AuditSettings(
+        folder, section.file_size, section.rotate, section.keep, section.most, section.directory is None
+    )
 
 
 def _notify_settings(config: Config) -> NotifySettings:

@@ -357,5 +357,33 @@ def test_no_log_at_all(folder: Path) -> None:
 async def test_every_method_that_is_an_act_has_its_meaning(place: Path) -> None:
     async with filesystem(place / "store") as fs:
         methods = set(fs.answers())
-    of_a_daemon = {"reload", "upgrade", "upgraded", "sweep_run", "sweep_stop"}
+    of_a_daemon = {"reload", "leave", "upgrade", "upgraded", "sweep_run", "sweep_stop"}
     assert (methods | of_a_daemon) - LOOKS == set(CONTROL_OPS)
+
+
+async def test_a_directory_that_was_named_is_not_made(
+    tmp_path: Path, nursery: trio.Nursery, expect_log: ExpectLog
+) -> None:
+    """Its disk is not mounted, say: a file that is made there lies on another, and is not to be seen when it is."""
+    folder = tmp_path / "disk/audit"
+    expect_log("is its disk mounted")
+    audit = AuditTrail(settings(folder, is_own=False), FakeClock(), reads=False)
+    nursery.start_soon(audit.run)
+    with trio.fail_after(20):
+        while audit.problem is None:  # noqa: ASYNC110  # a thread looks
+            await trio.sleep(0.01)
+    assert "is its disk mounted" in audit.problem, "it is told before anything is to be written"
+    act(audit, "users/5/1")
+    await written(audit, 1)
+    assert (audit.dropped, list(tmp_path.iterdir())) == (1, [])
+    folder.mkdir(parents=True)
+    act(audit, "users/5/2")
+    await written(audit, 2)
+    assert audit.problem is None
+    assert [(each["op"], each.get("path")) for each in told(folder)] == [("dropped", None), ("unlink", "users/5/2")]
+
+
+async def test_the_store_s_own_directory_is_made(audit: AuditTrail, folder: Path) -> None:
+    act(audit, "users/5/1")
+    await written(audit, 1)
+    assert len(told(folder)) == 1

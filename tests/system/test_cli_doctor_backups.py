@@ -1,4 +1,4 @@
-"""What `recfs doctor` says of the directory that backups of the catalogue go to."""
+"""What `recfs doctor` says of the directories that backups of the catalogue, and the audit log, go to."""
 
 import os
 from pathlib import Path
@@ -33,3 +33,20 @@ def test_one_on_another_disk_is_right(tmp_path: Path) -> None:
     other = SHM if tmp_path.stat().st_dev != SHM.stat().st_dev else Path("/proc")
     (found,) = check_backups(tmp_path, other)
     assert found.level is Level.OK
+
+
+@pytest.mark.parametrize("made", ["nothing", "a file", "a directory"])
+def test_a_directory_of_the_audit_log_that_is_missing_is_told(tmp_path: Path, made: str) -> None:
+    (tmp_path / "store").mkdir()
+    place = tmp_path / "audit"
+    if made == "a file":
+        place.touch()
+    elif made == "a directory":
+        place.mkdir()
+    config = tmp_path / "recfs.conf"
+    config.write_text(f'root = "{tmp_path}/store"\n[audit]\nenabled = true\ndirectory = "{place}"\n')
+    told = " ".join(run("doctor", "--config", config).stdout.split())
+    assert (f"{place} cannot be used" in told) == (made != "a directory")
+    assert (f"{place} is there" in told) == (made == "a directory")
+    config.write_text(f'root = "{tmp_path}/store"\n[audit]\ndirectory = "{place}"\n')
+    assert str(place) not in run("doctor", "--config", config).stdout

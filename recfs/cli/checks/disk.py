@@ -3,6 +3,7 @@
 import errno
 import os
 import shlex
+import stat
 import tempfile
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def check_backups(root: Path, directory: Path | None) -> list[Check]:
         detail = f"{directory} is on the disk of the store: they are lost with it"
         return [Check("backups", Level.WARN, detail, "set [backup] directory to one on another disk")]
     return [Check("backups", Level.OK, f"{directory} is on another disk than the store")]
+
+
+def check_audit(directory: Path | None) -> list[Check]:
+    """Judge the directory that the audit log is to have; nothing where none is named."""
+    if directory is None:
+        return []
+    try:
+        if not stat.S_ISDIR(directory.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as exc:
+        remedy = as_whom(exc) or "have its disk mounted, or make it: recfs does not, and acts are dropped meanwhile"
+        return [Check("audit", Level.WARN, f"{directory} cannot be used: {exc.strerror}", remedy)]
+    return [Check("audit", Level.OK, f"{directory} is there")]
 
 
 def check_writable(root: Path, existing: Path) -> list[Check]:

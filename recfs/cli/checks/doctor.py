@@ -9,7 +9,7 @@ from rich.text import Text
 from recfs.api.client import ControlClient
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import bucket_checks
-from recfs.cli.checks.disk import check_backups, disk_checks
+from recfs.cli.checks.disk import check_audit, check_backups, disk_checks
 from recfs.cli.checks.features import Server, server_checks
 from recfs.cli.checks.host import (
     PROC_STATUS,
@@ -150,6 +150,7 @@ def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None, Ser
     server = server_checks(config) if is_reached and far[0].level is Level.OK else Server([])
     near = check_daemon(config.root) + disk_checks(config.root, config.min_free) + user_checks(config)
     near += check_backups(config.root, config.backup.directory)
+    near += check_audit(config.audit.directory if config.audit.enabled else None)
     return daemon + near + far + server.checks, config.root, server, config.media.user
 
 

@@ -7,16 +7,20 @@ where there is one of that name. Those beyond the age or the size that is kept a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from recfs.core.naming import show_name
+
 CURRENT = "audit.jsonl"
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 LOOK_S = 10.0
 """How often it is looked whether somebody has moved the file away, or taken what is kept."""
+_REMEDY = "is its disk mounted? Otherwise make it, or set another [audit] directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class AuditSettings:
     keep_s: float
     most_bytes: int
     """Of all files."""
+    is_own: bool = True
+    """Whether it is the store's own, which is made where it is missing; of another the disk may not be mounted."""
 
 
 class AuditFiles:
@@ -48,6 +54,14 @@ class AuditFiles:
     def path(self) -> Path:
         """The file that is written."""
         return self.settings.folder / CURRENT
+
+    def require(self) -> None:
+        """Have the directory. Raises OSError, with the remedy."""
+        folder = self.settings.folder
+        if self.settings.is_own:
+            folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{show_name(str(folder))} is no directory: {_REMEDY}")
 
     def write(self, lines: bytes, now_s: float, steady_s: float) -> None:
         """Append whole lines, all or none. Raises OSError; then there are no more lines than before.
@@ -92,7 +106,7 @@ class AuditFiles:
         return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
 
     def _open(self, now_s: float) -> None:
-        self.settings.folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        self.require()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(self.path, flags, FILE_MODE)
         info = os.fstat(self._fd)

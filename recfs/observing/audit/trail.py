@@ -185,6 +185,7 @@ class AuditTrail(Subscriber):
     async def run(self) -> None:
         """Write for ever; when it is cancelled, what is left is written, if that takes no longer than a moment."""
         try:
+            await self._look()
             while True:
                 await self._wake.wait()
                 await trio.sleep(GATHER_S)
@@ -197,6 +198,18 @@ class AuditTrail(Subscriber):
                 if self.journal is not None:
                     self.journal.close()
                 self.files.lock.release()
+
+    async def _look(self) -> None:
+        """Tell at once where nothing can be written: it may be long until there is something."""
+        try:
+            await trio.to_thread.run_sync(self.files.require, limiter=self._limiter, abandon_on_cancel=True)
+        except OSError as error:
+            self._failed(reason_of(error))
+
+    def _failed(self, reason: str) -> None:
+        if self.problem is None:
+            log.error("%s cannot be written: %s; what is not written is counted", self.files.path, reason)
+        self.problem = reason
 
     async def _write_some(self) -> None:
         acts, self._waiting = self._waiting, []
@@ -216,10 +229,7 @@ class AuditTrail(Subscriber):
             self.problem = None
             return
         self._drop(len(acts) - done)
-        reason = reason_of(error)
-        if self.problem is None:
-            log.error("%s cannot be written: %s; what is not written is counted", self.files.path, reason)
-        self.problem = reason
+        self._failed(reason_of(error))
 
     def _write(self, acts: list[Act], missing: int) -> tuple[bool, int, OSError | None]:
         """Blocking: whether it says how many are *missing*, how many *acts* were written, and what kept the others."""
