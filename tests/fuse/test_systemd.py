@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -265,6 +266,40 @@ def test_recordings_are_looked_into(unit: Systemd, base: Path) -> None:
     wait_until(lambda: bool(media().get("looks")) or bool(media().get("missing")), "it is looked into", 60.0)
     assert (media()["missing"], media()["looks"]) == (None, {"whole": 1})
     assert unit.control("stop", NAME).returncode == 0
+
+
+@pytest.mark.needs("curl")
+def test_the_gateway_has_its_configuration_as_a_credential(unit: Systemd, base: Path) -> None:
+    """`/etc/recfs` is root's: it reads a copy that systemd hands over, and serves what the other unit has mounted."""
+    configure(base, f'[serve]\nlisten = "127.0.0.1:0"\ndirectory = "{base}/own"\n')
+    (base / "etc").chmod(0o700)
+    (base / "own").mkdir(0o700)
+    text = (REPOSITORY / "systemd/recfs-serve@.service").read_text("utf-8")
+    text = text.replace("/opt/recfs/.venv", str(VENV)).replace("/etc/recfs/", f"{base}/etc/")
+    (unit.units / "recfs-serve@.service").write_text(text)
+    name, log = "recfs-serve@main.service", base / "gateway.log"
+    (unit.units / f"{name}.d").mkdir()
+    # root without capabilities, for this machine may have Python where others do not get at it.
+    (unit.units / f"{name}.d/test.conf").write_text(
+        f"[Service]\nUser=root\nGroup=root\nStateDirectory=\nPrivateTmp=no\nReadWritePaths={base}\n"
+        f"StandardOutput=append:{log}\nStandardError=append:{log}\n"
+    )
+    unit.control("daemon-reload")
+    done = unit.control("start", name)
+    said = log.read_text("utf-8")
+    assert done.returncode == 0, done.stderr + said
+    found = re.search(r"http://(127\.0\.0\.1:\d+) serves (\S+)", said)
+    assert found is not None, said
+    assert found[2] == f"{base}/mnt"
+    assert unit.show(NAME, "ActiveState") == "active", "the mount comes with it"
+    ready = unit.run("curl", "--silent", "--show-error", "--max-time", "60", f"http://{found[1]}/readyz")
+    assert '"ok"' in ready.stdout or '"ready"' in ready.stdout, ready.stdout + ready.stderr
+    # A restart of the daemon below is nothing to it.
+    assert unit.control("restart", NAME).returncode == 0
+    again = unit.run("curl", "--silent", "--show-error", "--max-time", "60", f"http://{found[1]}/readyz")
+    assert again.stdout == ready.stdout
+    assert unit.control("stop", name, NAME).returncode == 0
+    assert unit.show(name, "Result") == "success"
 
 
 AUTOMOUNT = "[Unit]\nDefaultDependencies=no\n[Automount]\nWhere={where}\n"

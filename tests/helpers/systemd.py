@@ -12,6 +12,7 @@ from tests.helpers.userns import LEAVE_FUSE_MOUNTS
 MANAGER = Path("/lib/systemd/systemd")
 _BOOT = f"""
 set -e
+mount --make-rshared /
 mount -t proc proc /proc
 {LEAVE_FUSE_MOUNTS}
 mount -t tmpfs tmpfs /run
