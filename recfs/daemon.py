@@ -21,9 +21,9 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -36,7 +36,8 @@ from recfs.api.observing import WAITING, acts_of
 from recfs.api.parameters import checked
 from recfs.config.hints import hints
 from recfs.config.metrics import address_of
-from recfs.errors import ConfigError, MountError, RecfsError, StoreError, first_error_alone
+from recfs.ending import Ending
+from recfs.errors import ConfigError, MountError, RecfsError, first_error_alone
 from recfs.fs.handover.kept_files import KeptFiles
 from recfs.fs.handover.open_files import Heir
 from recfs.fs.xattrs import Xattrs
@@ -52,10 +53,10 @@ from recfs.kept_mount import KeptMount, give_up, left_by_the_dead
 from recfs.metrics.happened import Happened
 from recfs.metrics.looking import Looking
 from recfs.metrics.requests import Requests
-from recfs.parts import DRAIN_S, Parts, opened, require_no_change_of_schema
+from recfs.parts import Parts, opened, require_no_change_of_schema
 from recfs.reloading import Current, Reloading
-from recfs.services.draining import DRAIN_POLL_S, HASH_PATIENCE_S
-from recfs.state.problems import forever, reason_of
+from recfs.services.draining import DRAIN_POLL_S
+from recfs.state.problems import forever
 from recfs.succession import Legacy, Predecessor, Successor, predecessor
 
 if TYPE_CHECKING:
@@ -63,11 +64,6 @@ if TYPE_CHECKING:
     from recfs.config import Settings
 
 log = logging.getLogger("recfs.daemon")
-
-HANGING_S = 5.0
-"""How long calls of S3 that were under way are waited for at the very end: they cannot be interrupted."""
-LAST_RELEASES_S = 1.0
-"""How long it waits, after unmounting, to hear of what was closed."""
 
 
 def run(
@@ -162,22 +158,13 @@ async def _run(
             return left
         try:
             if daemon.handing_over.is_left:
-                await daemon.finish_left()
+                await daemon.ending.finish_left()
                 return None
-            await daemon.finish()
+            await daemon.ending.finish()
         finally:
             kernel.close()
     log.info("stopped; %s is unmounted", daemon.mount.point)
     return None
-
-
-def has_controlling_terminal() -> bool:
-    """Whether SIGHUP would say that the terminal of this process is gone (termios(3)): that is its end."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 async def planted_fault() -> None:
@@ -205,31 +192,24 @@ class _Daemon:
         self._stop = trio.Event()
         self._took_over = legacy is not None
         self._kept = KeptMount(parts, session, self.mount, legacy)
-        self._impatient = trio.CancelScope()
         self._requests_made = Requests() if config.metrics.listen is not None else None
         """Counted for Prometheus; None: nobody asks."""
         self._happened = Happened()
         if self._requests_made is not None:
             parts.tree.events.subscribe(self._happened)
         self._live = LiveCounts(parts.vfs)
-        self._exit: Callable[[int], object] = os._exit
-        self._unmounted = Detached.ABSENT
         self._legacy: Legacy | None = None
         """What is left to another daemon, when everything here has ended."""
         self._goes_on = False
         """Whether the mount outlives this daemon."""
-        self._over = False
-        """Whether the kernel has ended the session."""
         self._serving = False
         """Programs rely on the mount: from READY until the orderly stop has come to its end."""
-        self._left: list[str] = []
-        """What the stop could not do."""
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work, parts.timekeeper,
             parts.reports, parts.observing, mountpoint, self._told_to_stop, parts.recovered, session, self.mount.look,
             self.mount.is_there, parts.sweeps, settings.origins, self._live,
         )  # fmt: skip
-
+        self.ending = Ending(parts, self.mount, lambda: self._answers.waits_for_uploads)
         self.hangups: list[int] = []
         """Each SIGHUP that came while nobody heard of it."""
         self._reloading = Reloading(parts, current, self._answers, notifying.tell_of_reload)
@@ -333,10 +313,10 @@ class _Daemon:
                 if not self.handing_over.goes_on:
                     notifying.tell("STOPPING=1")
                     log.info("stopping")
-                    await self._end()
+                    await self.ending.end()
                 if parts.s3_services is not None:
                     parts.s3_services.close()
-                    around.start_soon(self._leave_what_hangs, nursery)
+                    around.start_soon(self.ending.leave_what_hangs, nursery)
                 nursery.cancel_scope.cancel()
             self._serving = False
             if self.handing_over.successor is not None:
@@ -349,7 +329,7 @@ class _Daemon:
             # After an internal error the mount stays, dead: whoever records gets errors, not an empty directory.
             if self._serving:
                 log.critical("internal error: %s stays as a dead mount; the next start clears it", self.mount.look())
-            elif not self._goes_on and self._unmounted is Detached.ABSENT:
+            elif not self._goes_on and self.ending.unmounted is Detached.ABSENT:
                 self.mount.detach()
             if not self._goes_on:
                 if not self._serving:
@@ -358,7 +338,7 @@ class _Daemon:
             else:
                 session.abandon()
         if not self._goes_on and self.mount.is_there():
-            self._left.append(f"{self.mount.point} could not be unmounted")
+            self.ending.left.append(f"{self.mount.point} could not be unmounted")
 
     def _serve_gateway(self, nursery: trio.Nursery, handlers: Mapping[str, Handler]) -> None:
         server = gateway(self._config.gateway, handlers, self._parts.observing)
@@ -378,66 +358,6 @@ class _Daemon:
         self._reloading.looking = looking
         endpoint = Endpoint(*address_of(self._config.metrics.listen), looking.look, self._requests_made)
         nursery.start_soon(forever, PART, endpoint.run, parts.problems)
-
-    async def _end(self) -> None:
-        """The orderly stop. What one step meets does not keep it from the next ones; raises nothing but Cancelled."""
-        parts = self._parts
-        parts.vfs.stopping = True
-        parts.committer.hurry_all(HASH_PATIENCE_S)
-        committed = False
-        async with trio.open_nursery() as telling:
-            telling.start_soon(notifying.stopping, self._left_to_do)
-            with self._impatient, trio.move_on_after(DRAIN_S):
-                await self._attempt(parts.work.draining.drain, uploads=False, mapped=False)
-                # From here on nobody can reach the files; what was open is released by the kernel.
-                await self._attempt(self._unmount)
-                await self._attempt(self._last_releases, self._unmounted)
-                committed = await self._attempt(parts.work.draining.drain, uploads=False, mapped=False)
-                if committed and self._answers.waits_for_uploads:
-                    await self._attempt(parts.work.draining.drain, retries=False, mapped=False)
-            telling.cancel_scope.cancel()
-        self._tell_what_is_left(committed=committed)
-
-    def _left_to_do(self) -> str:
-        """What the stop waits for, in a few words."""
-        parts = self._parts
-        uploads = parts.work.draining.pending_uploads() if self._answers.waits_for_uploads else 0
-        left = ((parts.committer.depth, "to seal"), (parts.publisher.depth, "to settle"), (uploads, "to upload"))
-        return ", ".join(f"{count} files {what}" for count, what in left if count) or "nothing is left to be written"
-
-    async def _unmount(self) -> None:
-        self._unmounted = await trio.to_thread.run_sync(self.mount.detach)
-
-    async def _attempt(self, step: Callable[..., Awaitable[object]], *args: Any, **kwargs: Any) -> bool:
-        """One step of the stop; False, and logged, when it failed."""
-        try:
-            await step(*args, **kwargs)
-        except Exception as error:
-            expected = isinstance(error, (RecfsError, OSError))
-            log.error("while stopping: %s", reason_of(error), exc_info=None if expected else error)
-            return False
-        return True
-
-    def _tell_what_is_left(self, *, committed: bool) -> None:
-        if not committed:
-            log.warning("stopped before everything was committed; the next start goes on with it")
-        for item in self._parts.problems.as_json():
-            told = ": ".join(str(item[key]) for key in ("part", "path", "reason") if item[key])
-            log.warning("set aside: %s; the next start tries it again", told)
-        uploads = self._parts.work.draining.pending_uploads()
-        if uploads:
-            log.info("%d files are not uploaded yet; the next start goes on with them", uploads)
-
-    async def _leave_what_hangs(self, services: trio.Nursery) -> None:
-        """End the process if a call of S3 keeps it from ending: everything that counts is on the disk by then."""
-        deadline = trio.current_time() + HANGING_S
-        while services.child_tasks:
-            if trio.current_time() > deadline:
-                await self._parts.behind.durable()
-                log.warning("S3 leaves requests hanging: stopped without them; the next start goes on with it")
-                self._exit(0)
-                return
-            await trio.sleep(DRAIN_POLL_S)
 
     async def _accelerate(self) -> None:
         """Find out what the kernel can do by itself, with a file of the store to try it on."""
@@ -462,25 +382,11 @@ class _Daemon:
         # The kernel ended the session: umount(8) from outside, or our own detaching.
         if not self._stop.is_set():
             log.info("%s was taken away: somebody has unmounted it past recfs", self.mount.point)
-        self._over = True
+        self.ending.is_over = True
         self._stop.set()
 
-    async def _last_releases(self, unmounted: Detached) -> None:
-        """Give the kernel a moment to release what was just closed; what stays open ends as `incomplete`."""
-        files = self._parts.vfs.files
-        if not self._over:
-            with trio.move_on_after(LAST_RELEASES_S):
-                await files.no_writers()
-                return
-        if unmounted is Detached.IDLE or (self._over and not self.mount.is_there()):
-            # A mount goes when nothing in it is open any more, lazily unmounted or not. So everything had been closed:
-            # the kernel dropped what it had not yet told us of. (Where it was aborted, the mount stays.)
-            for number in [number for number, handle in files.handles.items() if not handle.foreign]:
-                await files.release(number)
-        await self._parts.vfs.survivors.release_those_gone()
-
     async def _signals(self) -> None:
-        has_terminal = has_controlling_terminal()
+        has_terminal = process.has_controlling_terminal()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             if self.hangups:
                 self.hangups.clear()
@@ -491,38 +397,7 @@ class _Daemon:
                     await self._reloading.hung_up()
                 elif self._stop.is_set():
                     log.warning("second signal: leaving without draining")
-                    self._impatient.cancel()
+                    self.ending.hurry()
                 else:
                     log.info("%s received", signal.Signals(number).name)
                     self._stop.set()
-
-    async def finish_left(self) -> None:
-        """End with the mount left to the next daemon, which looks after everything as after a death. Raises nothing."""
-        await self._attempt(self._parts.behind.durable)
-
-    async def finish(self) -> None:
-        """Record a clean end: nothing was left in flight. Raises StoreError or MountError where the stop fell short.
-
-        Closed files that were set aside are whole, and have to be on stable storage before that is said: the next start
-        may be after a reboot.
-        """
-        parts = self._parts
-        left = parts.committer.left_to_next_start
-        settled = parts.committer.depth == left and not parts.publisher.depth and not parts.behind.aside
-        if not parts.vfs.files.handles and settled:
-            try:
-                if left:
-                    await trio.to_thread.run_sync(parts.store.sync_all, limiter=parts.limiter)
-                parts.behind.meta("clean", "1")
-            except OSError as error:
-                log.error("%d files are left to be sealed, and it is not sure that they are whole: %s", left, error)
-        if not await self._attempt(parts.behind.durable) or parts.behind.aside:
-            raise StoreError(
-                f"stopped, but the catalogue of {parts.store.root} could not be written to the end; its log tells why."
-                f" The next start finds again what was closed"
-            )
-        parts.store.lock.sign_off()
-        if not self._left:
-            parts.store.forget_mount()
-        else:
-            raise MountError(f"stopped, but {'; '.join(self._left)}: `recfs umount {self.mount.point}` clears it")

@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
@@ -34,6 +35,15 @@ def prepare() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
+def has_controlling_terminal() -> bool:
+    """Whether SIGHUP would say that the terminal of this process is gone (termios(3)): that is its end."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def _raise_size_limit() -> None:
     """Everybody's files are written with the daemon's limit (RLIMIT_FSIZE); the kernel keeps writers to their own."""
     unlimited = resource.RLIM_INFINITY
@@ -58,4 +68,4 @@ def _raise_file_limit() -> None:
         log.warning("%s", few)
 
 
-__all__ = ["prepare"]
+__all__ = ["has_controlling_terminal", "prepare"]

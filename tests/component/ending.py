@@ -1,4 +1,4 @@
-"""A daemon of a file system under test, for what comes at its end; nothing is mounted."""
+"""The end of a daemon of a file system under test; nothing is mounted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from recfs.reloading import Current
 from .build import Filesystem
 
 
-def daemon_of(fs: Filesystem, mountpoint: Path) -> Any:
+def ending_of(fs: Filesystem, mountpoint: Path) -> Any:
     """As it is once the mount is there."""
     session: Any = None
     kernel: Any = fs.kernel
     current = Current(Settings(fs.config, {}))
-    return daemon._Daemon(current, mountpoint, fs.parts, session, kernel, (), None)
+    return daemon._Daemon(current, mountpoint, fs.parts, session, kernel, (), None).ending

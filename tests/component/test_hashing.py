@@ -26,7 +26,7 @@ from recfs.state import waits
 from recfs.stores.local import LocalStore
 
 from .build import REC, Filesystem, filesystem, pattern, until
-from .ending import daemon_of
+from .ending import ending_of
 
 ExpectLog = Callable[[str], None]
 MIB = 1 << 20
@@ -427,7 +427,7 @@ async def test_what_a_stop_set_aside_is_sealed_after_a_reboot_if_its_bytes_were_
     if not synced:
         fs.faults.fail("sync_all", errno.EIO)
         expect_log("it is not sure that they are whole")
-    await daemon_of(fs, tmp_path).finish()
+    await ending_of(fs, tmp_path).finish()
     await fs.stop()
     fs.boot = "another"
     await fs.reopen()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recfs import daemon
+from recfs import ending
 from recfs.fuse.mounting import Detached
 
 from .build import REC, Filesystem
-from .ending import daemon_of
+from .ending import ending_of
 
 if TYPE_CHECKING:
     import trio
@@ -36,10 +36,10 @@ async def test_a_close_the_kernel_never_reported(
     fs: Filesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Detached, state: str
 ) -> None:
     """An ordinary unmount succeeds only when nothing is open: then everything was closed. A lazy one proves nothing."""
-    monkeypatch.setattr(daemon, "LAST_RELEASES_S", 0.01)
+    monkeypatch.setattr(ending, "LAST_RELEASES_S", 0.01)
     number = await fs.open(FILE, os.O_WRONLY | os.O_CREAT)
     await fs.vfs.files.write(number, 0, b"data")
-    await daemon_of(fs, tmp_path)._last_releases(how)
+    await ending_of(fs, tmp_path)._last_releases(how)
     await fs.drain()
     assert await fs.state(FILE) == state
     if how is Detached.BUSY:

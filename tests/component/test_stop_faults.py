@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from recfs import daemon, parts
+from recfs import ending, parts
 from recfs.config import Config
 from recfs.errors import MountError, OutOfSpace, StoreError
 from recfs.fuse.mounting import Detached
@@ -23,7 +23,7 @@ from recfs.stores.steps import Outcome, Step
 from tests.fakes import KernelRecorder
 
 from .build import REC, filesystem
-from .ending import daemon_of
+from .ending import ending_of
 
 ERRORS: list[Exception] = [
     *(OSError(number, os.strerror(number)) for number in (errno.EIO, errno.EACCES, errno.ENOSPC, errno.EMFILE)),
@@ -60,11 +60,11 @@ async def test_every_step_of_a_stop_may_fail(
 
         return act
 
-    monkeypatch.setattr(daemon.OwnMount, "detach", failing("detach"))
-    monkeypatch.setattr(daemon._Daemon, "_last_releases", awaited("_last_releases"))
+    monkeypatch.setattr(ending.OwnMount, "detach", failing("detach"))
+    monkeypatch.setattr(ending.Ending, "_last_releases", awaited("_last_releases"))
     monkeypatch.setattr(Draining, "drain", awaited("settle"))
     async with filesystem(place) as fs:
-        await daemon_of(fs, place)._end()
+        await ending_of(fs, place).end()
     assert [name for name in called if name != "settle"] == ["detach", "_last_releases"], "the next steps are taken"
     assert called.count("settle") >= 2
 
@@ -77,16 +77,16 @@ async def test_a_second_signal_ends_the_waiting(place: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Draining, "drain", waits)
     async with filesystem(place) as fs, trio.open_nursery() as nursery:
-        stopping = daemon_of(fs, place)
-        nursery.start_soon(stopping._end)
+        stopping = ending_of(fs, place)
+        nursery.start_soon(stopping.end)
         await trio.testing.wait_all_tasks_blocked()
-        stopping._impatient.cancel()
+        stopping.hurry()
 
 
 async def test_what_could_not_be_unmounted_is_told_with_the_way_out(place: Path) -> None:
     async with filesystem(place) as fs:
-        stopping = daemon_of(fs, place)
-        stopping._left.append(f"{place} could not be unmounted")
+        stopping = ending_of(fs, place)
+        stopping.left.append(f"{place} could not be unmounted")
         with pytest.raises(MountError, match="recfs umount"):
             await stopping.finish()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from recfs import daemon, offline, remote
+from recfs import ending, offline, remote
 from recfs.clock import SystemClock
 from recfs.config import Config
 from recfs.ports.object_errors import AccessRefused, StoreDown, Unreachable
@@ -18,7 +18,7 @@ from recfs.tier.queue.unanswered import Unanswered
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, filesystem, pattern
-from .ending import daemon_of
+from .ending import ending_of
 from .far import Hold, ask, bucket, down, failing, journalled, no_route
 from .test_tier import FILE, MIB, S3, stored, tiered
 
@@ -119,19 +119,19 @@ async def test_a_request_that_hangs_is_left_behind(
 ) -> None:
     """It cannot be interrupted; all that counts is on the disk."""
     expect_log("leaves requests hanging")
-    monkeypatch.setattr(daemon, "HANGING_S", 0.05)
-    ending = daemon_of(fs, tmp_path)
+    monkeypatch.setattr(ending, "HANGING_S", 0.05)
+    stopping = ending_of(fs, tmp_path)
     codes: list[int] = []
-    ending._exit = codes.append
+    stopping._exit = codes.append
     await fs.write(FILE, b"data")
     async with trio.open_nursery() as services:
         services.start_soon(trio.sleep_forever)
-        await ending._leave_what_hangs(services)
+        await stopping.leave_what_hangs(services)
         services.cancel_scope.cancel()
     assert codes == [0]
     assert fs.rows("select count(*) from node where kind = 'file'") == [1]
     async with trio.open_nursery() as services:
-        await ending._leave_what_hangs(services)
+        await stopping.leave_what_hangs(services)
     assert codes == [0]
 
 

@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 import trio
 
-from recfs import daemon
+from recfs import ending
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.core.routing import RouteRule
 from recfs.fs.attributes import Changes
@@ -31,7 +31,7 @@ from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, Filesystem, pattern
 from .curses import ERRORS, MARK, Call, Cases, Curse, ids, methods, refused
-from .ending import daemon_of
+from .ending import ending_of
 
 BAD = f"users/5/recordings/{MARK}"
 FAIR = "users/6/recordings/1"
@@ -337,13 +337,13 @@ async def at_stop(place: Path, name: str, curse: Curse) -> None:
 
 
 async def stop_as_the_daemon_does(fs: Tiered) -> None:
-    stopping = daemon_of(fs, fs.root)
+    stopping = ending_of(fs, fs.root)
     with (
-        mock.patch.object(daemon.OwnMount, "detach", return_value=Detached.IDLE),
+        mock.patch.object(ending.OwnMount, "detach", return_value=Detached.IDLE),
         mock.patch.object(stopping, "_last_releases", mock.AsyncMock()),
         trio.fail_after(600),
     ):
-        await stopping._end()
+        await stopping.end()
         assert fs.parts.s3_services is not None
         fs.parts.s3_services.close()
         await stopping.finish()
