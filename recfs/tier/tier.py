@@ -27,7 +27,7 @@ from recfs.state.walk import file_at
 from recfs.tier import sending
 from recfs.tier.queue import sent
 from recfs.tier.queue.holds import Holds
-from recfs.tier.queue.reasons import OUTDATED, UNDECIDED
+from recfs.tier.queue.reasons import COMES_HOME, OUTDATED, UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -203,9 +203,9 @@ class Tier(Subscriber):
         self.journal.delete(key, 0.0 if node.unlinked else OPEN_S, OUTDATED, ino=node.ino)
 
     def _hurry_outdated(self, node: FileNode) -> None:
-        """No version of the file is going to replace what was stored too late."""
+        """No version of the file is going to replace what was stored too late, or was to be the way back."""
         for row_id in self.journal.deletions_of_file(node.ino) - self.journal.running.keys():
-            if self.journal.rows[row_id].error == OUTDATED:
+            if self.journal.rows[row_id].error in (OUTDATED, COMES_HOME):
                 self.journal.retry(row_id)
 
     def unsure(self, node: FileNode, key: str, sha256: bytes | None) -> None:
@@ -361,6 +361,8 @@ class Tier(Subscriber):
             await self._doubt(row, catalogue)
             if row.error == OUTDATED and self.journal.upload_of(row.ino) is None:
                 self.journal.retry(row.id)  # a death has cut the next version off, perhaps
+            elif row.error == COMES_HOME:
+                self.journal.retry(row.id)  # the row of the file was written with this one
         self.copies.local_bytes = await catalogue.local_object_bytes()
 
     async def _doubt(self, row: JournalRow, catalogue: Catalogue) -> None:
@@ -390,7 +392,7 @@ class Tier(Subscriber):
         self.modified(node)
         in_s3 = self._part_with_object(node)
         # Only when the rows say that the file is here may the object go.
-        row_id = self.journal.delete(in_s3.key, OPEN_S)
+        row_id = self.journal.delete(in_s3.key, OPEN_S, COMES_HOME, ino=node.ino)
         await self._behind.durable()
         self.journal.retry(row_id)
         return True

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import trio
 
 from recfs.config import Config
-from recfs.errors import Busy, InvalidArgument, InvalidPath, IsADirectory
+from recfs.errors import Busy, InvalidArgument, InvalidPath, IoFailure, IsADirectory
 from recfs.ports.object_errors import AccessRefused
 from recfs.state.nodes import FileNode
 from recfs.state.walk import Found
@@ -141,6 +142,39 @@ async def test_tier_run_brings_home_what_belongs_here(nursery: trio.Nursery, tmp
     assert fs.tier.copies.local_bytes == 0
     await fs.reopen()
     assert await fs.read(FILE) == data
+    await fs.stop()
+
+
+@pytest.mark.parametrize("then", ["dies", "file removed"])
+async def test_what_was_brought_home_leaves_s3_also_where_that_was_not_sure(
+    nursery: trio.Nursery, tmp_path: Path, then: str
+) -> None:
+    """The object is the way back until the rows are on the disk: here they are not, and the daemon dies, or the file is
+    removed. No hour has to pass.
+    """
+    fs = tiered(nursery, tmp_path / "root")
+    await fs.start()
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    await fs.stop()
+    fs.config = Config.model_validate(
+        {"root": fs.root, "min_free": 0, "s3": {"bucket": "bucket"}, "upload": {"settle": 0.0}, "route": [LOCAL_RULE]}
+    )
+    await fs.start()
+    refuses = mock.AsyncMock(side_effect=IoFailure("the log cannot be synced"))
+    with mock.patch.object(fs.parts.catalogue, "sync", refuses), pytest.raises(IoFailure):
+        await ask(fs, "tier_run")
+    await fs.parts.behind.flush()
+    await fs.drain()
+    assert stored(fs) == {FILE: b"data"}, "it waits"
+    if then == "dies":
+        await fs.crash()
+        await fs.reopen()
+        assert await fs.read(FILE) == b"data"
+    else:
+        await fs.unlink(FILE)
+    await fs.drain()
+    assert stored(fs) == {}
     await fs.stop()
 
 

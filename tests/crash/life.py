@@ -392,7 +392,10 @@ class Lives:
         shutil.copy(self.store.log_path, where / "daemon.log")
         (where / "operator").write_text("\n".join([*self.steward.told, ""]))
         if self.s3 is not None:
-            asked = [f"{each.method} {each.target} {each.body[:300]!r}" for each in self.s3.proxy.requests]
+            asked = [
+                f"{each.method} {each.target} {each.body[: 4000 if each.method == 'POST' else 300]!r}"
+                for each in self.s3.proxy.requests
+            ]
             (where / "requests").write_text("\n".join([*asked, ""]))
         (where / "wrong").write_text("\n".join([str(self.kind), *wrong, ""]))
 

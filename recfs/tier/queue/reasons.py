@@ -21,5 +21,9 @@ OUTDATED = "the file's next version is to replace it"
 """Of a deletion of what was stored too late."""
 ONCE_MORE = "S3 left earlier requests for it unanswered: it is deleted once more when none can come any more"
 """Of a deletion that was carried out before."""
+COMES_HOME = "it goes when the rows say that the file is here"
+"""Of a deletion of what was brought home."""
 
-__all__ = ["DESCRIBED_AGAIN", "LOOKED_AT", "NOT_YET", "ONCE_MORE", "OUTDATED", "UNDECIDED", "UNKNOWN_ID"]
+__all__ = [
+    "COMES_HOME", "DESCRIBED_AGAIN", "LOOKED_AT", "NOT_YET", "ONCE_MORE", "OUTDATED", "UNDECIDED", "UNKNOWN_ID",
+]  # fmt: skip
