@@ -387,3 +387,25 @@ async def test_the_store_s_own_directory_is_made(audit: AuditTrail, folder: Path
     act(audit, "users/5/1")
     await written(audit, 1)
     assert len(told(folder)) == 1
+
+
+def test_what_is_not_kept_goes_also_where_no_other_file_can_be_begun(
+    folder: Path, many: Callable[..., AuditFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk that is what makes room."""
+    log = many(max_bytes=60, keep_s=3600.0)
+    log.write(line(0), START_S, 0)
+    log.write(line(1), START_S, 0)
+    (old,) = files.rotated(folder)
+    os.utime(old, (1, 1))
+    opened = os.open
+
+    def full(path: Any, flags: int, *args: Any, **more: Any) -> int:
+        if flags & os.O_CREAT and not Path(path).exists() and old.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return opened(path, flags, *args, **more)
+
+    monkeypatch.setattr(os, "open", full)
+    log.write(line(2), START_S, 0)
+    assert not old.exists()
+    assert numbers(folder) == [1, 2]

@@ -95,8 +95,8 @@ class AuditFiles:
         is_old = abs(now_s - self._since_s) >= settings.rotate_s  # the clock may have been put back as well
         if self._size and (self._size >= settings.max_bytes or is_old):
             self._rotate()
+            self._prune(now_s)  # first: on a full disk nothing else makes room for another file
             self._open(now_s)
-            self._prune(now_s)
 
     def _is_there(self) -> bool:
         try:
