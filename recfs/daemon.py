@@ -209,7 +209,7 @@ class _Daemon:
             parts.reports, parts.observing, mountpoint, self._told_to_stop, parts.recovered, session, self.mount.look,
             self.mount.is_there, parts.sweeps, settings.origins, self._live,
         )  # fmt: skip
-        self.ending = Ending(parts, self.mount, lambda: self._answers.waits_for_uploads)
+        self.ending = Ending(parts, self.mount, lambda: self._answers.waits_for_uploads, self._leave_kept)
         self.hangups: list[int] = []
         """Each SIGHUP that came while nobody heard of it."""
         self._reloading = Reloading(parts, current, self._answers, notifying.tell_of_reload)
@@ -220,6 +220,10 @@ class _Daemon:
     def stop(self) -> None:
         """End in order, as soon as everything is served."""
         self._stop.set()
+
+    def _leave_kept(self) -> None:
+        if self.handing_over.is_left:
+            self.handing_over.leave_kept()
 
     def _told_to_stop(self) -> None:
         log.info("a stop was asked for on the control socket")

@@ -30,11 +30,16 @@ LAST_RELEASES_S = 1.0
 class Ending:
     """The stop of one daemon."""
 
-    def __init__(self, parts: Parts, mount: OwnMount, waits_for_uploads: Callable[[], bool]) -> None:
-        """*waits_for_uploads*: whether whoever asked for the stop wants them done first."""
+    def __init__(
+        self, parts: Parts, mount: OwnMount, waits_for_uploads: Callable[[], bool], leave: Callable[[], object]
+    ) -> None:
+        """*waits_for_uploads*: whether whoever asked for the stop wants them done first. *leave* is called before the
+        process ends here and now, for the mount that it may leave to another.
+        """
         self._parts = parts
         self._mount = mount
         self._waits_for_uploads = waits_for_uploads
+        self._leave = leave
         self._impatient = trio.CancelScope()
         self._exit: Callable[[int], object] = os._exit
         self.unmounted = Detached.ABSENT
@@ -103,6 +108,7 @@ class Ending:
         while services.child_tasks:
             if trio.current_time() > deadline:
                 await self._parts.behind.durable()
+                self._leave()
                 log.warning("S3 leaves requests hanging: stopped without them; the next start goes on with it")
                 self._exit(0)
                 return
@@ -123,8 +129,12 @@ class Ending:
         await self._parts.vfs.survivors.release_those_gone()
 
     async def finish_left(self) -> None:
-        """End with the mount left to the next daemon, which looks after everything as after a death. Raises nothing."""
-        await self._attempt(self._parts.behind.durable)
+        """End at once: requests wait for the next daemon, which looks after everything as after a death.
+
+        What was answered is in the catalogue, and what was noted of acts and events is written.
+        """
+        await self._attempt(self._parts.behind.flush)
+        self._exit(0)
 
     async def finish(self) -> None:
         """Record a clean end: nothing was left in flight. Raises StoreError or MountError where the stop fell short.

@@ -33,6 +33,8 @@ log = logging.getLogger("recfs.daemon")
 
 PATIENCE_S = 30.0
 """How long what cannot be left to another daemon just now is waited for; everything is served meanwhile."""
+LEAVE_PATIENCE_S = 10.0
+"""The same where the next daemon copes with it, as it does after a death."""
 LOOK_S = 0.05
 
 
@@ -108,8 +110,11 @@ class HandingOver:
             if obstacle is not None:
                 raise NotSupported(f"this mount cannot be left to the next daemon: {obstacle}")
             try:
-                await self._end_far_services()
-                await self._hold(at_all_events=True)
+                try:
+                    await self._end_far_services(LEAVE_PATIENCE_S)
+                except Busy as error:
+                    log.warning("%s: it is broken off, and the next daemon asks again", error)
+                await self._hold(LEAVE_PATIENCE_S, at_all_events=True)
             except BaseException:
                 self._far_again.set()
                 raise
@@ -143,12 +148,12 @@ class HandingOver:
         self._stop.set()
         return {"pid": successor.pid}
 
-    async def _hold(self, *, at_all_events: bool = False) -> None:
+    async def _hold(self, patience_s: float = PATIENCE_S, *, at_all_events: bool = False) -> None:
         """Have requests wait in the kernel, and nothing be in memory alone. Raises Busy, OutOfSpace or IoFailure.
 
         *at_all_events*: whoever goes on copes with what cannot be left, as after a death.
         """
-        with trio.move_on_after(PATIENCE_S):
+        with trio.move_on_after(patience_s):
             while why_not(self._parts.vfs) is not None:  # noqa: ASYNC110  # nobody tells when it passes
                 await trio.sleep(LOOK_S)
         self._require_possible(at_all_events=at_all_events)
@@ -195,7 +200,10 @@ class HandingOver:
     # --- S3 ------------------------------------------------------------------------------------------------------
 
     async def far_services(self) -> None:
-        """Run what moves bytes between the disk and S3, for ever: its calls cannot be interrupted, so it ends first."""
+        """Run what asks S3 for something by itself, for ever: its calls cannot be interrupted, so it ends first.
+
+        What somebody reads is brought until requests are held.
+        """
         far = self._parts.s3_services
         while far is not None:
             with trio.CancelScope() as self._far:
@@ -207,15 +215,15 @@ class HandingOver:
             await self._far_again.wait()  # a handover came to nothing
             self._far_ended, self._far_again = trio.Event(), trio.Event()
 
-    async def _end_far_services(self) -> None:
+    async def _end_far_services(self, patience_s: float = PATIENCE_S) -> None:
         """End them. Raises Busy when S3 keeps them; they begin again when the handover comes to nothing."""
         if self._far is None:
             return
         self._far.cancel()
-        with trio.move_on_after(PATIENCE_S):
+        with trio.move_on_after(patience_s):
             await self._far_ended.wait()
             return
-        raise Busy(f"S3 leaves requests unanswered for more than {PATIENCE_S:g} s; try again")
+        raise Busy(f"S3 leaves requests unanswered for more than {patience_s:g} s; try again")
 
 
 __all__ = ["HandingOver"]

@@ -56,8 +56,12 @@ class S3Services:
     broken: BrokenFiles
 
     def services(self) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
-        """What has to run, by the name of its part."""
+        """What has to run, by the name of its part, besides the `downloads`. Its calls cannot be interrupted."""
         return [("local copies", self.tier.run), ("uploads", self.uploader.run)]
+
+    def downloads(self) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+        """What brings the bytes that somebody reads, which ends at once."""
+        return [("downloads", self.tier.partials.run)]
 
     def close(self) -> None:
         """Let calls under way end soon, what they were to do stays in the journal. The services are cancelled next.

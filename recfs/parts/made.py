@@ -125,7 +125,7 @@ class Parts:
     async def serve(self, nursery: trio.Nursery, *, s3: bool = True, mounted: bool = False) -> None:
         """Start the services, with what the last run left (*mounted*: with all sweeps).
 
-        *s3* False: without those that move bytes to and from S3.
+        *s3* False: without those that ask S3 for something by themselves.
         """
         services: list[tuple[str, Callable[[], Awaitable[object]]]] = [
             ("catalogue", self.behind.run),
@@ -144,8 +144,9 @@ class Parts:
             *self.derivation.services(mounted=mounted),
             *self.contents.services(mounted=mounted),
         ]
-        if self.s3_services is not None and s3:
-            services += self.s3_services.services()
+        if self.s3_services is not None:
+            services += self.s3_services.downloads()
+            services += self.s3_services.services() if s3 else []
         for part, run in services:  # none of them is to end; should one, whatever it met, it begins again
             nursery.start_soon(forever, part, run, self.problems)
         with self.problems.aside("sweeping", "trash", "trash"), acting_for(own("sweep trash")):

@@ -124,6 +124,16 @@ class Partials:
         self._deferred: dict[int, list[int]] = {}
         """Journalled deletions of objects that a copy is still filled from, by inode number."""
 
+    async def run(self) -> None:
+        """Fill them, for ever; whoever asks for one when this has ended waits until it runs again."""
+        async with trio.open_nursery() as nursery:
+            self.nursery = nursery
+            self.serving.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.nursery, self.serving = None, trio.Event()
+
     def idle(self) -> list[Partial]:
         """Those that nobody wants anything of now."""
         return [each for each in self.by_ino.values() if self.is_idle(each.node)]
@@ -171,7 +181,8 @@ class Partials:
             raise IoFailure(f"{node.path}: its bytes are neither here nor known to be in S3")
         await self._readable(node, in_s3)
         self._space.admit_entry()
-        await self.serving.wait()
+        while self.nursery is None:
+            await self.serving.wait()
         self._leave_descriptors()
         staging, fd = self._pool.take()
         found = self.by_ino.get(node.ino)
@@ -180,7 +191,6 @@ class Partials:
             self._store.drop_staging([staging])
             return found
         self._store.label(fd, FETCH_LABEL + b"%d" % node.ino)
-        assert self.nursery is not None
         download = Download(
             self._link.objects, in_s3.key, in_s3.etag, in_s3.size_bytes, fd, self._link.limiter, self._link.slots,
             read_ahead_max=self._copies.settings.read_ahead_max,
@@ -234,8 +244,7 @@ class Partials:
             await self._verify(partial)
         elif failed is not None and self.by_ino.get(node.ino) is partial:
             log.error("%s: %s", node.path, failed)
-            if isinstance(failed, ObjectMissing | BucketMissing):
-                assert self.nursery is not None
+            if isinstance(failed, ObjectMissing | BucketMissing) and self.nursery is not None:
                 self.nursery.start_soon(self._link.ownership.doubt)
             if isinstance(failed, ObjectArchived) or partial.idle:
                 self.drop(node)  # else with the last close: who has it open gets this error at every read
@@ -264,11 +273,9 @@ class Partials:
 
     async def _begin_verifying(self, partial: Partial) -> None:
         """Verify in a task of its own: whoever asks for it may leave before its end. Raises IoFailure at a stop."""
-        assert self.nursery is not None
-        try:
-            await self.nursery.start(self._verify, partial)
-        except RuntimeError as error:  # the nursery is closed to new arrivals
-            raise IoFailure(f"{partial.node.path}: recfs is stopping") from error
+        if self.nursery is None:
+            raise IoFailure(f"{partial.node.path}: recfs is stopping")
+        await self.nursery.start(self._verify, partial)
 
     async def _verify(self, partial: Partial, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()

@@ -12,8 +12,6 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import trio
-
 from recfs.core.keys import key_for
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
@@ -375,11 +373,8 @@ class Tier(Subscriber):
             self.unsure(node, row.key, None if sent.others_in(row.parts) else sent.sha256_in(row.parts))
 
     async def run(self) -> None:
-        """Fill partial copies, and let copies leave, for ever."""
-        async with trio.open_nursery() as nursery:
-            self.partials.nursery = nursery
-            self.partials.serving.set()
-            await self.evictor.run()
+        """Let copies leave, for ever."""
+        await self.evictor.run()
 
     # --- to where the rules want it (recfs tier run) -------------------------------------------------------------
 

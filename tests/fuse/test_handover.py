@@ -20,7 +20,7 @@ import pytest
 
 from .clients import Peer, pattern, sha256_of, state, wait_until, xattr
 from .harness import BASE_CONFIG, Mount, errno_is
-from .s3 import GET, S3, s3
+from .s3 import GET, PUT, S3, s3
 
 __all__ = ["s3"]
 
@@ -234,6 +234,44 @@ def test_the_next_daemon_is_asked_for_what_waits(s3: S3, store: Mount) -> None:
         upgraded.join(120)
         reader.join(60)
     assert got == [content]
+
+
+@pytest.mark.modeless
+def test_what_is_in_s3_is_read_while_a_handover_waits_for_s3(s3: S3, store: Mount) -> None:
+    """An upload is waited for, which takes a while; who reads meanwhile is told nothing of it."""
+    rec = store.start(config=s3.config()).recording()
+    contents = {name: pattern(MIB, seed=seed) for seed, name in enumerate(("before", "meanwhile"))}
+    for name, content in contents.items():
+        (rec / name).write_bytes(content)
+    store.drain()
+    for name in contents:
+        store.call("evict", path=store.inner(rec / name))
+    got: dict[str, bytes] = {}
+
+    def read(name: str) -> threading.Thread:
+        thread = threading.Thread(target=lambda: got.update({name: (rec / name).read_bytes()}))
+        thread.start()
+        return thread
+
+    with s3.holding(PUT) as writes, s3.holding(GET) as reads:
+        (rec / "new").write_bytes(b"new")
+        wait_until(lambda: writes.waiting > 0, "S3 is sent something")
+        readers = [read("before")]
+        wait_until(lambda: reads.waiting > 0, "S3 is asked for the bytes")
+        upgraded = threading.Thread(target=handed_over, args=(store,))
+        upgraded.start()
+        wait_until(lambda: "is prepared to go on" in store.log(), "the handover waits for S3")
+        readers.append(read("meanwhile"))
+        wait_until(lambda: reads.waiting > 1, "S3 is asked for the others")
+        reads.open()
+        for each in readers:
+            each.join(60)
+        assert got == contents, "the old daemon serves them"
+        writes.open()
+        upgraded.join(120)
+    store.drain()
+    assert state(rec / "new") == "stored"
+    store.assert_consistent()
 
 
 @pytest.mark.modeless

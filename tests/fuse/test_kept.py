@@ -18,7 +18,10 @@ from tests.helpers.descriptor_store import DescriptorStore
 
 from .clients import Peer, pattern, sha256_of, state, wait_until, xattr
 from .harness import BASE_CONFIG, Mount, mounted
+from .s3 import GET, PUT, S3, s3
 from .test_handover import CREATE, MIB, Looks, recorders
+
+__all__ = ["s3"]
 
 pytestmark = [pytest.mark.modes("auto", "off"), pytest.mark.timeout(240)]
 
@@ -145,6 +148,39 @@ def test_a_daemon_that_is_restarted_leaves_its_mount_to_the_next(kept: Mount, ou
         assert file.stat().st_size == each["bytes"]
     kept.assert_consistent()
     assert kept.leftovers("staging") == kept.leftovers("lost+found") == []
+
+
+@pytest.mark.slow
+@pytest.mark.modeless
+def test_a_restart_does_not_wait_for_s3_for_long(s3: S3, store: Mount) -> None:
+    """What is being fetched and sent is broken off after some seconds; who reads it waits, and is told nothing."""
+    keeper = DescriptorStore(store.base)
+    content = pattern(MIB, seed=2)
+    got: list[bytes] = []
+    try:
+        rec = store.start(config=s3.config(), keeper=keeper).recording()
+        (rec / "far").write_bytes(content)
+        store.drain()
+        store.call("evict", path=store.inner(rec / "far"))
+        store.expect_log("S3 leaves requests|requests hanging|the daemon before this one died|broken off")
+        with s3.holding(GET) as reads, s3.holding(PUT) as writes:
+            reader = threading.Thread(target=lambda: got.append((rec / "far").read_bytes()))
+            reader.start()
+            wait_until(lambda: reads.waiting > 0, "S3 is asked for the bytes")
+            (rec / "new").write_bytes(b"new")
+            wait_until(lambda: writes.waiting > 0, "S3 is sent others")
+            left(store)
+            assert (rec / "new").read_bytes() == b"new"
+            reads.open()
+            writes.open()
+            reader.join(60)
+        assert got == [content]
+        store.drain()
+        assert state(rec / "new") == "stored"
+        store.assert_consistent()
+        store.umount()
+    finally:
+        keeper.close()
 
 
 @pytest.mark.modeless
