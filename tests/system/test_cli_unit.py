@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from recfs.cli.mounts import service
 from recfs.errors import Busy, ControlError, NotSupported
 from tests.system.fake_daemon import STATUS, FakeDaemon, run
 from tests.system.test_cli_mount import LOCAL, PlayedMount, played, root  # noqa: F401  (fixtures)
@@ -51,6 +52,19 @@ def test_a_restart_leaves_the_mount(played: PlayedMount, root: Path, conf: Path,
     assert result.stdout == f"{root}: the mount stays, for the daemon that is started next\n"
     assert asked(daemon) == ["upgraded", "leave"]
     assert not played.cleared.exists()
+    assert played.process.wait(20) == -9
+
+
+def test_a_daemon_that_has_left_its_mount_and_does_not_end_is_killed(
+    played: PlayedMount, root: Path, conf: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """Requests wait for the next one, and all that is to be kept is."""
+    monkeypatch.setattr(service, "_END_S", 0.2)
+    jobs.are(f"12 {UNIT} restart running")
+    with FakeDaemon(root, {"leave": {}, "upgraded": {}, "status": LOCAL}):
+        result = run("umount", "--config", conf, "--unit", UNIT)
+    assert result.exit_code == 0
+    assert "does not end: it is killed" in result.stdout
     assert played.process.wait(20) == -9
 
 

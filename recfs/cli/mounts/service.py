@@ -1,6 +1,8 @@
 """`recfs umount --unit`: how the unit of a store ends, as systemd wants it (ExecStop=)."""
 
+import contextlib
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,6 +19,8 @@ CLOSE_S = 10.0
 _ANSWER_S = 15.0
 _LEAVE_S = 90.0
 """How long a daemon may take to leave its mount: it waits 30 s for what it moves, and 30 s for S3."""
+_END_S = 20.0
+"""How long its end may take from then on: requests wait, and nothing is lost with it any more."""
 _SYSTEMD_S = 10.0
 _LOOK_S = 0.1
 _NAMED = 10
@@ -41,7 +45,7 @@ def is_restarted(unit: str) -> bool:
 def leave(root: Path, process: int | None, say: Callable[[str], object]) -> bool:
     """Have the daemon of *root* end, and leave its mount to the one that systemd starts next; False, and told, if not.
 
-    *process*: a pidfd of it. Raises MountError when it does not end.
+    *process*: a pidfd of it. Raises MountError when it does not end, not even killed.
     """
     client = ControlClient(root / INTERNAL_DIR / "control.sock", _LEAVE_S)
     try:
@@ -49,13 +53,20 @@ def leave(root: Path, process: int | None, say: Callable[[str], object]) -> bool
     except RecfsError as error:
         say(f"it is unmounted, and mounted again: {error}")
         return False
-    poll = select.poll()
-    if process is not None:
-        poll.register(process, select.POLLIN)
-        if not poll.poll(_LEAVE_S * 1000):
-            raise MountError(f"the daemon of {root} has left its mount, and does not end")
+    if process is not None and not _ends(process, _END_S):
+        say(f"the daemon of {root} has left its mount, and does not end: it is killed")
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        if not _ends(process, _END_S):
+            raise MountError(f"the daemon of {root} cannot be killed: it waits for a disk, perhaps")
     say(f"{root}: the mount stays, for the daemon that is started next")
     return True
+
+
+def _ends(process: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def wait_until_closed(client: ControlClient, timeout_s: float, tell: Callable[[str], object]) -> list[dict[str, Any]]:

@@ -153,8 +153,8 @@ def _leave(root: Path, say: Callable[[str], object]) -> bool:
     client = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S)
     try:
         client.call("upgraded")
-    except DaemonNotRunning:
-        return False
+    except RecfsError:
+        return False  # whoever unmounts is told the same
     with _process(client.peer_pid()) as pidfd:
         return service.leave(root, pidfd, say)
 
