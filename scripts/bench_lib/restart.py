@@ -1,4 +1,4 @@
-"""Another daemon goes on with a mount while FFmpeg records into it: `recfs upgrade`, and kill -9 of a kept mount.
+"""Another daemon goes on with a mount while FFmpeg records into it: `recfs upgrade`, kill -9, and a restart by systemd.
 
 16 recorders copy a clip in real time: single files, files of a second each (a create a second), and HLS (a rename a
 second, too). Beside them somebody looks, makes, renames and removes without a break. It is required that nobody sees
@@ -33,6 +33,9 @@ UPGRADED = Metric(
     "restart_upgrade", "{restarts} upgrades, {writers} recorders: longest wait", "s", Better.LOWER, bar=2.0
 )
 KILLED = Metric("restart_kill", "{restarts} kill -9, {writers} recorders: longest wait", "s", Better.LOWER, bar=2.0)
+LEFT = Metric(
+    "restart_leave", "{restarts} restarts by systemd, {writers} recorders: longest wait", "s", Better.LOWER, bar=2.0
+)
 
 BETWEEN_S = 1.5
 """From one restart to the next."""
@@ -110,6 +113,14 @@ class _Kept(RecfsTarget):
             while not (select.select([ready], [], [], 0.05)[0] and b"READY=1" in ready.recv(4096)):
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise TargetError(f"recfs mount is not ready: {self.log.read_text(errors='replace')[-2000:]}")
+
+    def leave(self) -> None:
+        """End it as `systemctl restart` does, but for the start of `ExecStop`, and have the next one go on."""
+        assert self._process is not None
+        self.call("leave")
+        if self._process.wait(END_S) != 0:
+            raise TargetError(f"recfs mount ended with {self._process.returncode}")
+        self.start()
 
     def kill(self) -> None:
         """End it as nobody can expect, and have the next one go on."""
@@ -359,7 +370,13 @@ def _kill(context: Context) -> None:
     _measure(context, store, store.kill, KILLED)
 
 
+def _leave(context: Context) -> None:
+    store = _Kept(context.target.home / f"left-{context.round_index}")
+    _measure(context, store, store.leave, LEFT)
+
+
 WORKLOADS = (
     Workload("restart-upgrade", (UPGRADED,), _upgrade, applies=is_recfs, warm_up=False),
     Workload("restart-kill", (KILLED,), _kill, applies=is_recfs, warm_up=False),
+    Workload("restart-leave", (LEFT,), _leave, applies=is_recfs, warm_up=False),
 )
