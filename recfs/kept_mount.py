@@ -50,11 +50,13 @@ class KeptMount:
             log.warning("the mount will not outlive this process: %s", obstacle)
             self.is_kept = False
             return
+        self.is_kept = False
         with self._parts.problems.aside("keeping", None):
             told = Legacy(self._session.told(), Inheritance(), dict(self._mount.told())).session_as_json()
             ledger.set_session(json.dumps(told).encode("ascii"))
             keeping.store(ledger.fd, keeping.LEDGER)
             keeping.store(self._session.told().device, keeping.DEVICE)
+            self.is_kept = True
 
     def leave(self, unsent: list[Any]) -> None:
         """This daemon ends in order, and the next one has the mount. *unsent*: what the kernel is to be told then."""
@@ -70,7 +72,7 @@ class KeptMount:
 
     def let_go(self) -> None:
         """The mount ends with this process."""
-        if self.is_kept:
+        if self._parts.tree.ledger is not None:
             self.nameless.forget_all()
             _remove()
 

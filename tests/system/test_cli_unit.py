@@ -21,9 +21,11 @@ class Jobs:
         self._tool = tools / "systemctl"
         self.are()
 
-    def are(self, *lines: str, code: int = 0) -> None:
+    def are(self, *lines: str, code: int = 0, kept: int = 2) -> None:
+        """*kept*: so many descriptors it keeps for the unit."""
         text = "".join(f"echo '{line}'\n" for line in lines)
-        self._tool.write_text(f'#!/bin/sh\ntest "$1" = list-jobs || exit 64\n{text}exit {code}\n')
+        shown = f'test "$1" = show && echo {kept} && exit\n'
+        self._tool.write_text(f'#!/bin/sh\n{shown}test "$1" = list-jobs || exit 64\n{text}exit {code}\n')
         self._tool.chmod(0o755)
 
 
@@ -87,6 +89,16 @@ def test_what_is_no_restart_is_an_unmount(
         assert run("umount", "--config", conf, "--unit", UNIT).exit_code == 0
     assert "leave" not in asked(daemon)
     assert "stop" in asked(daemon)
+
+
+def test_a_mount_that_systemd_does_not_have_is_unmounted(
+    played: PlayedMount, root: Path, conf: Path, jobs: Jobs  # noqa: F811
+) -> None:  # fmt: skip
+    """Whatever the daemon believes: FileDescriptorStoreMax= may be another by now."""
+    jobs.are(f"12 {UNIT} restart running", kept=0)
+    with FakeDaemon(root, {"stop": played.stop, "status": LOCAL}) as daemon:
+        assert run("umount", "--config", conf, "--unit", UNIT).exit_code == 0
+    assert "leave" not in asked(daemon)
 
 
 def test_without_an_answer_of_systemd_it_is_an_unmount(

@@ -22,24 +22,36 @@ _LEAVE_S = 90.0
 _END_S = 20.0
 """How long its end may take from then on: requests wait, and nothing is lost with it any more."""
 _SYSTEMD_S = 10.0
+_KEPT = 2
+"""So many descriptors a kept mount takes (recfs/kept_mount.py): the kernel's, and the ledger."""
 _LOOK_S = 0.1
 _NAMED = 10
 
 
 def is_restarted(unit: str) -> bool:
-    """Whether systemd ends *unit* in order to start it again, and takes no disk away meanwhile.
+    """Whether systemd ends *unit* in order to start it again, has its mount, and takes no disk away meanwhile.
 
     A disk below the store may be what is restarted, and this unit with it: it cannot go while files on it are open.
     False where systemd does not say.
     """
-    command = ["systemctl", "list-jobs", "--no-legend", "--no-pager", "--full"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SYSTEMD_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    jobs = [words[1:3] for line in done.stdout.splitlines() if len(words := line.split()) >= 3]
+    listed = _said("list-jobs", "--no-legend", "--no-pager", "--full")
+    jobs = [words[1:3] for line in listed.splitlines() if len(words := line.split()) >= 3]
     takes_a_disk = any(name.endswith(".mount") and kind in ("stop", "restart") for name, kind in jobs)
-    return [unit, "restart"] in jobs and not takes_a_disk
+    if [unit, "restart"] not in jobs or takes_a_disk:
+        return False
+    kept = _said("show", "--value", "--property=NFileDescriptorStore", unit).strip()
+    return kept.isdecimal() and int(kept) >= _KEPT
+
+
+def _said(*arguments: str) -> str:
+    """What systemctl(1) says; nothing where it fails."""
+    try:
+        done = subprocess.run(
+            ["systemctl", *arguments], capture_output=True, text=True, timeout=_SYSTEMD_S, check=True
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
 
 
 def leave(root: Path, process: int | None, say: Callable[[str], object]) -> bool:
