@@ -71,7 +71,7 @@ $ recfs umount --root /srv/recfs
 @click.option(
     "--unit",
     metavar="UNIT",
-    help="End as systemd wants UNIT to end (for ExecStop=): see below.",
+    help="End as systemd wants this unit to end: for its ExecStop=.",
 )
 @store_options
 @click.pass_obj
