@@ -25,6 +25,7 @@ from recfs.ports.batch import Batch
 from recfs.state.problems import reason_of
 from recfs.stores import restoring
 from recfs.stores.local import LocalStore
+from recfs.stores.mounted import require_bare
 from recfs.stores.presence import as_whom
 from recfs.tier.queue.unanswered import Unanswered
 
@@ -49,6 +50,7 @@ async def rebuilt(
     store = LocalStore(config.root)
     with _told(config):
         _require_something(config)
+        require_bare(store.root)
         store.open()
         try:
             ended = restoring.under_way(store.private)

@@ -23,6 +23,7 @@ from recfs.services.reunion import Reunion, Reunited
 from recfs.state.problems import reason_of
 from recfs.stores import restoring
 from recfs.stores.local import PRIVATE, TOP_LEVELS, LocalStore
+from recfs.stores.mounted import require_bare
 from recfs.stores.presence import as_whom
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Restore:
         private = self._store.private
         if not private.is_dir() and not any((self._store.root / os.fsdecode(top)).is_dir() for top in TOP_LEVELS):
             raise NotAStore(f"no recfs store at {self._store.root}: is its disk mounted?")
+        require_bare(self._store.root)
         self._store.open()
         try:
             for left in private.glob(f"{SCRATCH}*"):  # of a command that was killed

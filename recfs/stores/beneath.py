@@ -29,6 +29,7 @@ _RESOLVE_NO_XDEV, _RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x01, 0x04, 0x20
 _BENEATH: Final = _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS
 _FILE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ANYTHING: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _BY_STEPS: Final = (errno.ENOSYS, errno.EAGAIN, errno.EINVAL)
 """What openat2(2) says where the path has to be walked in another way."""
 _HOW_BYTES: Final = 24
@@ -211,6 +212,18 @@ class Beneath:
         except OSError as error:
             return error.errno == errno.EXDEV
         return False
+
+    @staticmethod
+    def is_mounted_on(folder: int, name: bytes) -> bool:
+        """Whether something else is mounted on what is called *name* in an open directory, a file or a directory;
+        False where nobody knows (before Linux 5.6).
+        """
+        how = _how(_ANYTHING, _BENEATH)
+        fd: int = _syscall(_SYS_OPENAT2, folder, name, how, len(how))
+        if fd >= 0:
+            os.close(fd)
+            return False
+        return ctypes.get_errno() == errno.EXDEV
 
     def walk(self, top: bytes) -> Iterator[tuple[bytes, int]]:
         """(path, inode number) of everything below a directory, at any depth. What cannot be listed is left out."""

@@ -39,6 +39,8 @@ def remove_files(beneath: Beneath, folder: bytes, st_ino: int | None, files: Seq
                 info = os.stat(file.name, dir_fd=fd, follow_symlinks=False)
                 if _is_it(info, file):
                     os.unlink(file.name, dir_fd=fd)
+                elif beneath.is_mounted_on(fd, file.name):
+                    raise OSError(errno.EBUSY, "another file system is mounted there")
             except FileNotFoundError:
                 continue
             except OSError as error:

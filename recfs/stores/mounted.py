@@ -14,6 +14,7 @@ from pathlib import Path
 
 from recfs.core.layout import TOP_DIRS
 from recfs.core.upkeep.mount_points import points_below
+from recfs.errors import StoreError
 
 TABLE = Path("/proc/self/mountinfo")
 
@@ -36,6 +37,16 @@ def remedy_of(root: Path, point: bytes) -> str:
     )
 
 
+def require_bare(root: Path) -> None:
+    """Raise StoreError where anything is mounted in the home tree: rows that are compared with what lies there would
+    take what is covered for gone, and what covers it for the store's.
+    """
+    points = sorted(mounted_in(root))
+    if points:
+        more = f" (and {len(points) - 1} more)" if len(points) > 1 else ""
+        raise StoreError(f"store {root}: {os.fsdecode(points[0])}{more}: {remedy_of(root, points[0])}")
+
+
 class Mounted:
     """Of one store, as it was at the last look. Blocking, for a moment."""
 
@@ -54,9 +65,11 @@ class Mounted:
         self.points = mounted_in(self.root)
 
     def look(self) -> None:
-        """Read the table of mounts again if it has changed: the kernel tells that, once. From any thread."""
+        """Read the table of mounts again if it has changed: the kernel tells that, once. But it does not tell that a
+        directory was renamed in which something is mounted. From any thread.
+        """
         with self._lock:
-            if self._table is not None and self._poll.poll(0):
+            if self._table is not None and (self.points or self._poll.poll(0)):
                 self.points = mounted_in(self.root)
 
     def close(self) -> None:
@@ -68,4 +81,4 @@ class Mounted:
                 self._table = None
 
 
-__all__ = ["Mounted", "mounted_in", "remedy_of"]
+__all__ = ["Mounted", "mounted_in", "remedy_of", "require_bare"]

@@ -9,13 +9,11 @@ from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from recfs.stores.beneath import Folders
+from recfs.stores.beneath import Beneath, Folders
 from recfs.stores.many import Moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from recfs.stores.beneath import Beneath
 
 _CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER = 1 << 0, 1 << 1, 1 << 3  # capabilities(7)
 
@@ -207,6 +205,8 @@ class Steps:
     def _rmdir(self, step: Step, folder: int, name: bytes) -> Outcome:
         info = _look(folder, name)
         if info is None or not stat.S_ISDIR(info.st_mode) or not _is_it(info, step):
+            if info is not None:
+                _require_uncovered(folder, name)
             return Outcome(is_foreign=info is not None)  # gone, and another has its name
         try:
             os.rmdir(name, dir_fd=folder)
@@ -275,8 +275,15 @@ def _expect(folder: int, name: bytes, step: Step) -> os.stat_result:
     """lstat(2) of what a step is for. Raises FileNotFoundError when something else lies there."""
     info = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if not _is_it(info, step):
+        _require_uncovered(folder, name)
         raise FileNotFoundError(errno.ENOENT, "another file stands here", name)
     return info
+
+
+def _require_uncovered(folder: int, name: bytes) -> None:
+    """Raise OSError (EBUSY) where something else is mounted on what a step is for: it is below, and not gone."""
+    if Beneath.is_mounted_on(folder, name):
+        raise OSError(errno.EBUSY, "another file system is mounted there", name)
 
 
 def _remove(step: Step, folder: int, name: bytes) -> Outcome:
@@ -284,6 +291,7 @@ def _remove(step: Step, folder: int, name: bytes) -> Outcome:
     if info is None:
         return Outcome()
     if stat.S_ISDIR(info.st_mode) or not _is_it(info, step):
+        _require_uncovered(folder, name)
         return Outcome(
             warning=f"{os.fsdecode(step.path)}: another file stands here{_difference(info, step)}; left alone",
             is_foreign=True,

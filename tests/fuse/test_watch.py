@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
 
-from .clients import pattern, run, sha256, sha256_of, state, wait_until, xattr
+from .clients import pattern, recfs, run, sha256, sha256_of, state, wait_until, xattr
 from .harness import BASE_CONFIG, Mount, errno_is
 
 pytestmark = pytest.mark.modes("auto")
@@ -230,3 +231,135 @@ def test_what_is_done_on_the_mount_to_what_is_covered_comes_about_afterwards(
 
 def _problems(store: Mount) -> list[object]:
     return list(store.status()["set_aside"])
+
+
+def _covered(watched: Mount, tmp_path: Path, *files: Path) -> list[Path]:
+    """Have something else mounted over each of the files in the home tree; gives what is mounted."""
+    others = []
+    for file in files:
+        other = tmp_path / file.name
+        other.write_bytes(b"foreign")
+        run("mount", "--bind", other, watched.home(file))
+        others.append(other)
+    watched.call("watch_scan")
+    wait_until(lambda: len(watched.call("watch_status")["mounted"]) == len(files), "they are known")
+    return others
+
+
+def _uncover(*points: Path) -> None:
+    for point in points:
+        run("umount", point)
+
+
+def test_a_file_that_something_is_mounted_over_is_what_it_was_afterwards(watched: Mount, tmp_path: Path) -> None:
+    """Beside it everything goes on; it is neither read, nor adopted, nor taken for gone, also by a start."""
+    watched.expect_log("another file system is mounted|cross-device link")
+    rec = watched.recording()
+    for name in ("file", "beside"):
+        (rec / name).write_bytes(pattern(1000))
+    watched.drain()
+    point = watched.home(rec) / "file"
+    _covered(watched, tmp_path, rec / "file")
+    try:
+        with errno_is(errno.EIO):
+            (rec / "file").read_bytes()
+        assert recfs("verify", rec, check=False).returncode == 1
+        assert state(rec / "file") == "committed"
+        assert (rec / "beside").read_bytes() == pattern(1000)
+        watched.kill()
+        watched.remount()
+        assert state(rec / "file") == "committed"
+    finally:
+        _uncover(point)
+    wait_until(lambda: not _problems(watched), "the end of the problem")
+    assert (rec / "file").read_bytes() == pattern(1000)
+    watched.assert_consistent()
+
+
+@pytest.mark.parametrize(("retention", "dies"), [("0s", False), ("0s", True), ("1h", False)])
+def test_what_is_done_to_files_that_something_is_mounted_over_comes_about_afterwards(
+    store: Mount, tmp_path: Path, retention: str, dies: bool
+) -> None:
+    """What is removed does not come back, what is replaced is in the trash, and a name of a directory above that is
+    another by now, as the table of mounts tells nobody, has nothing taken for changed.
+    """
+    watched = store.start(config=f'{CONFIG}[trash]\nretention = "{retention}"\n')
+    watched.expect_log("another file system is mounted|set aside, tried again later")
+    rec = watched.recording()
+    (rec / "sub").mkdir()
+    files = {name: rec / name for name in ("moved", "removed", "replaced", "described", "sub/inside")}
+    for path in files.values():
+        path.write_bytes(pattern(1000))
+    watched.drain()
+    others = _covered(watched, tmp_path, *files.values())
+    points = [watched.home(path) for path in files.values()]
+    try:
+        files["moved"].rename(rec / "new")
+        files["removed"].unlink()
+        (rec / "other").write_bytes(pattern(2000))
+        (rec / "other").rename(files["replaced"])
+        files["described"].chmod(0o600)
+        (rec / "sub").rename(rec / "named")
+        wait_until((watched.home(rec) / "named").exists, "the directory")
+        points[-1] = watched.home(rec) / "named/inside"
+        scans = watched.call("watch_status")["scans"]
+        watched.call("watch_scan")
+        wait_until(lambda: watched.call("watch_status")["scans"] > scans, "a look at everything")
+        (watched.home(rec) / "named/later").write_bytes(b"new")
+        wait_until(lambda: committed(rec / "named/later"), "what came later than the look")
+        (rec / "named/later").unlink()
+        wait_until(lambda: len(_problems(watched)) > len(points), "what cannot be done now")
+        if dies:
+            watched.kill()
+            watched.remount()
+    finally:
+        _uncover(*points)
+    wait_until(lambda: not _problems(watched), "the end of the problems")
+    watched.drain()
+    assert sorted(path.name for path in rec.rglob("*")) == ["described", "inside", "named", "new", "replaced"]
+    for path in (rec / "new", rec / "named/inside", files["described"]):
+        assert state(path) == "committed"
+        assert path.read_bytes() == pattern(1000)
+    assert files["replaced"].read_bytes() == pattern(2000)
+    assert stat.S_IMODE(watched.home(files["described"]).stat().st_mode) == 0o600
+    assert {each.read_bytes() for each in others} == {b"foreign"}
+    trashed = watched.call("trash_list")["entries"]
+    kept = ["later", "removed", "replaced"] if retention != "0s" else []
+    assert sorted(each["path"].rpartition("/")[2] for each in trashed) == kept
+    assert not watched.leftovers("lost+found")
+    watched.assert_consistent()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_nothing_is_compared_with_a_home_tree_that_something_is_mounted_in(
+    watched: Mount, tmp_path: Path, kind: str
+) -> None:
+    """A restore, a rebuild and a start of another time would take what is covered for gone: they say so and end."""
+    rec = watched.recording()
+    (rec / "sub").mkdir()
+    (rec / "sub/file").write_bytes(pattern(1000))
+    watched.drain()
+    recfs("backup", "now", "--root", watched.root)
+    watched.umount()
+    point = watched.home(rec) / ("sub/file" if kind == "file" else "sub")
+    over = tmp_path / "over"
+    over.write_bytes(b"foreign") if kind == "file" else over.mkdir()
+    run("mount", "--bind", over, point)
+    try:
+        for command in ("restore-catalogue", "rebuild"):
+            done = recfs(command, "--root", watched.root, check=False)
+            assert done.returncode
+            assert f"umount {point}" in done.stderr.decode()
+        users = watched.root / "users"
+        mark = os.getxattr(users, "user.recfs.generation")
+        os.removexattr(users, "user.recfs.generation")
+        code, said = watched.try_start()
+        assert code
+        assert f"umount {point}" in said
+        os.setxattr(users, "user.recfs.generation", mark)
+    finally:
+        _uncover(point)
+    recfs("restore-catalogue", "--root", watched.root)
+    watched.start(config=CONFIG)
+    assert state(rec / "sub/file") == "committed"
+    assert (rec / "sub/file").read_bytes() == pattern(1000)

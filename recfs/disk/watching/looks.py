@@ -103,6 +103,10 @@ class AtHand:
         except FileNotFoundError:
             return None
 
+    def is_covered(self, name: bytes) -> bool:
+        """Whether something else is mounted on what is called *name*: what was seen is no part of the store then."""
+        return self._fd is not None and self._store.beneath.is_mounted_on(self._fd, name)
+
     def open_file(self, name: bytes) -> int:
         """open(2) for reading, of what was seen before. Neither follows a link nor waits. Raises OSError."""
         if self._fd is None:

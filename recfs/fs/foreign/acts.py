@@ -134,6 +134,9 @@ class Acts:
         seen = here.seen(name)
         if not self._judging.is_ready(folder, name, entry, seen):
             return
+        if seen is not None and here.is_covered(name):  # and the table of mounts has not told it yet, under this path
+            self._put_off(key, self._judging.quiet_s)
+            return
         match candidate.finding:
             case Finding.NEW if seen is not None:
                 await self._adopt(here, folder, name, seen, origin)

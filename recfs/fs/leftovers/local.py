@@ -174,7 +174,9 @@ class LocalLeftovers:
             return None
         path = self._places.at((folder, name))
         info = self._store.stat(path)
-        return (path, info, node is not None) if info is not None else None
+        if info is None or self._store.beneath.is_mount_point(path):
+            return None
+        return path, info, node is not None
 
     async def _lying(self, folder: DirNode, name: bytes) -> Lying | None:
         """What lies under a name of the home tree, if that is no row's."""

@@ -23,6 +23,7 @@ from recfs.ports.rows import HOLDING_INO, Promise
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node
 from recfs.state.tree import INO_RESERVE
 from recfs.stores.local import MARK_XATTR
+from recfs.stores.mounted import require_bare
 
 if TYPE_CHECKING:
     from recfs.disk.backing_files import BackingFiles
@@ -113,6 +114,7 @@ class Recovery:
             written_ns = self._found.written_ns = count_of(facts, WRITTEN) or written_ns
             self._behind.meta(WRITTEN, str(written_ns))
         if age is not Age.SAME or copied:
+            require_bare(self._store.root)
             log.warning("%s: its files are taken for what they are and what their names say", SAID[age])
             self._comparison = Comparison(self._found, written_ns)
         if age is not Age.SAME and self._mark is not None:
