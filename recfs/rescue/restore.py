@@ -180,7 +180,7 @@ class Restore:
         if parts.tier is None:
             return Reunited()
         self._tell("comparing with what lies in the bucket")
-        return await Reunion(parts.tier, parts.vfs).run(forget=forget)
+        return await Reunion(parts.tier, parts.vfs, parts.recovered.written_ns).run(forget=forget)
 
     async def _say_how_far(self, parts: Parts) -> None:
         while True:

@@ -40,6 +40,8 @@ PAGE = 1000
 HEADS = 8
 """Objects asked for at the same time."""
 FOLDER_MODE = 0o755
+SKEW_NS = 15 * 60 * 10**9
+"""By so much the clocks of S3 and of this machine differ at most: S3 refuses requests of others (RequestTimeTooSkewed)."""
 _OURS = (Verdict.OURS, Verdict.RETURNED, Verdict.FREE)
 
 
@@ -61,7 +63,9 @@ class Reunited:
 class Reunion:
     """One comparison with the bucket; nothing is mounted, and no upload is under way."""
 
-    def __init__(self, tier: Tier, vfs: Vfs) -> None:
+    def __init__(self, tier: Tier, vfs: Vfs, written_ns: int = 0) -> None:
+        """*written_ns*: when the catalogue that was put back was written last (wall clock); 0: not known."""
+        self._written_ns = written_ns
         self._tier = tier
         self._vfs = vfs
         self._tree = vfs.tree
@@ -119,12 +123,19 @@ class Reunion:
 
     async def _look_at_rows(self, rows: Sequence[ObjectRow], listed: dict[str, ObjectInfo]) -> None:
         changed: list[ObjectRow] = []
+        described: list[ObjectRow] = []
         for row in rows:
             info = listed.get(row.key)
             if info is None:
                 await self._miss(row)
             elif info.etag != row.etag or info.size_bytes != row.size_bytes:
                 changed.append(row)
+            elif not row.copy.local and self._may_be_described_anew(row, info):
+                described.append(row)
+        for row, info in zip(described, await self._heads([row.key for row in described]), strict=True):
+            node = await self._file(row.ino)
+            if node is not None and node.state.is_remote and info is not None and info.etag == row.etag:
+                self._describe(node, info)
         for row, info in zip(changed, await self._heads([row.key for row in changed]), strict=True):
             node = await self._file(row.ino)
             if node is None:
@@ -136,6 +147,16 @@ class Reunion:
             elif not self._attach(node, info):
                 self.found.strange.append(row.key)
         await self._behind.flush()
+
+    def _may_be_described_anew(self, row: ObjectRow, info: ObjectInfo) -> bool:
+        """Whether an object of the same bytes may tell of a mode, an owner or a time that the catalogue does not know.
+
+        Where the catalogue has that to be told S3, what lies there from before is no news.
+        """
+        is_told = self._tier.journal.move_of(row.ino) is None
+        if not self._written_ns:
+            return is_told and info.last_modified_ns > row.uploaded_ns
+        return info.last_modified_ns > self._written_ns - (SKEW_NS if is_told else 0)
 
     async def _follow(self) -> None:
         """Objects that have other contents by now: that of another file which was renamed, or new ones."""
@@ -322,14 +343,19 @@ class Reunion:
 
     def _take(self, node: FileNode, info: ObjectInfo) -> None:
         """A file whose bytes only the bucket has is what is there."""
-        known = from_metadata(info.metadata)
         node.sha256, node.md5 = info.sha256, info.md5
-        node.mtime_ns = known.mtime_ns if known.mtime_ns is not None else info.last_modified_ns
+        node.mtime_ns = info.last_modified_ns
+        self._tree.resize(node, info.size_bytes)
+        self._describe(node, info)
+
+    def _describe(self, node: FileNode, info: ObjectInfo) -> None:
+        """Mode, owner and time of a file that only the bucket has are what its object's metadata say. Atomic."""
+        known = from_metadata(info.metadata)
+        node.mtime_ns = known.mtime_ns if known.mtime_ns is not None else node.mtime_ns
         node.mode = known.mode if known.mode is not None else node.mode
         if known.owner is not None:
             owner = _owner_of(info)
             node.uid, node.gid = owner.uid, owner.gid
-        self._tree.resize(node, info.size_bytes)
         self._behind.node(node)
 
     def _attach(self, node: FileNode, info: ObjectInfo) -> bool:
@@ -338,7 +364,9 @@ class Reunion:
             return False
         row, same = self._row(node, info), (node.sha256, node.bytes) == (info.sha256, info.size_bytes)
         if node.state.is_remote:
-            if not same:
+            if same:
+                self._describe(node, info)
+            else:
                 self._take(node, info)
                 self.found.changed.append(node.path)
             self._tier.copies.remember(node, row.here(local=0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -456,3 +457,49 @@ async def test_a_file_that_left_its_directory_for_its_old_name(fs: Filesystem, m
         assert sorted(await fs.names(path)) == ["b", "here"]
     await fs.drain()
     await fs.assert_consistent()
+
+
+async def _described(fs: Filesystem, name: str) -> tuple[int, int, int, int]:
+    node = await fs.node(f"{REC}/{name}")
+    return stat.S_IMODE(node.mode), node.uid, node.gid, node.mtime_ns
+
+
+async def test_mode_owner_and_time_that_changed_since_come_from_the_metadata(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of files that S3 alone has, and whose bytes and etags are the same. What the backup knows better is told S3."""
+    monkeypatch.setattr(bucket(fs), "_now", time.time_ns)
+    for name in ("described", "renamed", "before"):
+        await away(fs, name, OLD + name.encode())
+    before = await fs.node(f"{REC}/before")
+    await fs.vfs.setattr(before.ino, _mode(0o444), _operator())
+    await backed_up(fs)
+    await fs.rename(f"{REC}/renamed", f"{REC}/named")
+    for name in ("described", "named"):
+        ino = (await fs.node(f"{REC}/{name}")).ino
+        await fs.vfs.setattr(ino, Changes(mode=0o600, uid=12345, gid=54321, mtime_ns=10**18), _operator())
+    await fs.drain()
+    found = await restored(fs)
+    assert found["bucket"]["changed"] == found["bucket"]["lost"] == []
+    for name in ("described", "named"):
+        assert await _described(fs, name) == (0o600, 12345, 54321, 10**18), name
+    assert (await _described(fs, "before"))[0] == 0o444
+    await holds(fs, {"described": OLD + b"described", "named": OLD + b"renamed", "before": OLD + b"before"})
+
+
+async def test_a_mode_that_s3_was_not_told_before_the_backup_is_kept_and_told(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there was put there just before, and says what was true then."""
+    monkeypatch.setattr(bucket(fs), "_now", time.time_ns)
+    await away(fs, "file", OLD)
+    await fs.vfs.setattr((await fs.node(f"{REC}/file")).ino, _mode(0o444), _operator())
+    await fs.parts.work.upkeep.backups.make()
+    await fs.crash()
+    assert bucket(fs).head(f"{REC}/file").metadata["mode"] == "0644"  # type: ignore[union-attr]
+    restore = Restore(fs.config, lambda line: None, fs.objects)
+    await trio.to_thread.run_sync(lambda: restore.run(None, None, forget=False))
+    await fs.reopen()
+    await fs.drain()
+    assert (await _described(fs, "file"))[0] == 0o444
+    assert bucket(fs).head(f"{REC}/file").metadata["mode"] == "0444"  # type: ignore[union-attr]

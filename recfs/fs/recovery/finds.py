@@ -61,6 +61,8 @@ class Report:
     """Keys of objects that were to be deleted."""
     said: list[str] = field(default_factory=list)
     """What people are told of these."""
+    written_ns: int = 0
+    """When a catalogue that was put back was written last (wall clock); 0: not known."""
 
 
 @dataclass(slots=True)
@@ -80,8 +82,6 @@ class Finds:
     """Everything that lies in staging, by staging id."""
     kept_open: frozenset[int] = frozenset()
     """Inode numbers of files that are open for writing on the mount which this daemon goes on with."""
-    written_ns: int = 0
-    """When a catalogue that was put back was written last; 0: not known."""
     rows_come_first: bool = False
     """Whether the daemon before this one answered nothing that was not in the catalogue (fuse/kept/operations.py)."""
     removed: dict[int, None] = field(default_factory=dict)

@@ -111,7 +111,7 @@ class Recovery:
         if self._restored is not None:
             age = self._found.report.age = Age.CATALOGUE_OLDER
             # What this restore writes itself is later; one that died goes on with the time of the backup.
-            written_ns = self._found.written_ns = count_of(facts, WRITTEN) or written_ns
+            written_ns = self._found.report.written_ns = count_of(facts, WRITTEN) or written_ns
             self._behind.meta(WRITTEN, str(written_ns))
         if age is not Age.SAME or copied:
             require_bare(self._store.root)

@@ -43,7 +43,7 @@ class Reconciling:
         """Survey, and have the rows follow. Raises IoFailure, OutOfSpace."""
         await self._keep_jobs()
         await self._behind.flush()
-        seen = await Survey(self._tree.catalogue, self._store, self._found.written_ns).run()
+        seen = await Survey(self._tree.catalogue, self._store, self._found.report.written_ns).run()
         for trashed in seen.trashed:
             with self._found.aside(("trash", trashed.number), f"trash/{trashed.number}"):
                 await self._in_trash(trashed)
