@@ -41,7 +41,7 @@ HEADS = 8
 """Objects asked for at the same time."""
 FOLDER_MODE = 0o755
 SKEW_NS = 15 * 60 * 10**9
-"""By so much the clocks of S3 and of this machine differ at most: S3 refuses requests of others (RequestTimeTooSkewed)."""
+"""The clocks of S3 and of this machine differ by no more: S3 refuses requests of others (RequestTimeTooSkewed)."""
 _OURS = (Verdict.OURS, Verdict.RETURNED, Verdict.FREE)
 
 

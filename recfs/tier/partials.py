@@ -166,7 +166,7 @@ class Partials:
     # --- filling -------------------------------------------------------------------------------------------------
 
     async def of(self, node: FileNode) -> Partial | None:
-        """The partial copy of a file whose bytes are in S3, begun if need be; None if they are here by now."""
+        """The partial copy of a file whose bytes are in S3, begun if need be; None: look again, they may be here."""
         await self._landed(node)
         if not _is_away(node):
             return None
@@ -186,7 +186,7 @@ class Partials:
         self._leave_descriptors()
         staging, fd = self._pool.take()
         found = self.by_ino.get(node.ino)
-        if found is not None or not _is_away(node):
+        if found is not None or not _is_away(node) or node.object is not in_s3:
             os.close(fd)
             self._store.drop_staging([staging])
             return found
@@ -224,6 +224,8 @@ class Partials:
         info = await trio.to_thread.run_sync(
             self._link.objects.head, in_s3.key, limiter=self._link.limiter, abandon_on_cancel=True
         )
+        if node.object is not in_s3 or node.state is not State.ARCHIVED or node.unlinked:
+            return  # it was overwritten meanwhile, say, or others have asked, too: what is so now is looked at again
         if info is not None and info.restore_state in (RestoreState.ARCHIVED, RestoreState.RESTORING):
             raise ObjectArchived(f"{node.path} is {info.restore_state} ({in_s3.storage_class}); see `recfs restore`")
         node.enter(State.EVICTED)
