@@ -20,6 +20,8 @@ from .test_tier import evict, stored, tiered
 if TYPE_CHECKING:
     import trio
 
+    from recfs.state.nodes import Node
+
 HOUR = 3600.0
 FILE, OTHER, MOVED = (f"{REC}/{name}" for name in ("file", "other", "moved"))
 OLD, NEW = pattern(7000), pattern(5000, 1)
@@ -215,3 +217,26 @@ async def test_a_copy_aside_that_is_under_way_goes_with_its_version(fs: Filesyst
     assert not any(row.key.startswith(TRASH) for row in rows.values())
     if way == "restored":
         assert await fs.read(MOVED) == OLD
+
+
+async def test_a_version_whose_object_goes_aside_while_it_comes_back_in_place_of_another(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its object was looked at under its old name, and lies elsewhere before what is in its place has made room."""
+    await evict(fs)
+    await fs.unlink(FILE)
+    hold = Hold(fs, "copy")
+    await fs.write(FILE, NEW)
+    await hold.entered()
+    prepare = fs.vfs.removal.prepare
+
+    async def slowly(node: Node) -> bool:
+        hold.let_go()
+        await until(lambda: stored(fs).get(FILE) == NEW)
+        return bool(await prepare(node))
+
+    monkeypatch.setattr(fs.vfs.removal, "prepare", slowly)
+    assert (await ask(fs, "trash_restore", path=FILE, force=True))["kept"] == []
+    await fs.drain()
+    assert await fs.read(FILE) == OLD
+    await until(lambda: stored(fs).get(FILE) == OLD)

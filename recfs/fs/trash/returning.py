@@ -100,14 +100,18 @@ class Returning:
             return await self._move(entry, folder, name, own, force=force)
         if entry.kind is Kind.DIR:
             return await self._make_dir(folder, name, entry, own)
-        if entry.kind is Kind.FILE and entry.object_key is not None:
-            if self._objects is None:
-                raise NotSupported("its bytes are in S3, and the configuration has no [s3]")
-            await self._objects.check(entry)
-            entry = self._index.rows[entry.gid]
-        there = await self._tree.child(folder, name)
-        if there is not None:
-            await self._vfs.removal.prepare(there)
+        is_far = entry.kind is Kind.FILE and entry.object_key is not None
+        if is_far and self._objects is None:
+            raise NotSupported("its bytes are in S3, and the configuration has no [s3]")
+        while True:
+            there = await self._tree.child(folder, name)
+            if there is not None:
+                await self._vfs.removal.prepare(there)
+            if is_far and self._objects is not None:  # last: its object may be copied aside at any time
+                await self._objects.check(entry)
+                entry = self._index.rows[entry.gid]
+            if folder.children.get(name) is there:
+                break
         self._refuse(folder, name, entry, force=force)
         if entry.object_key is not None and self._objects is not None:
             self._objects.take(entry)
