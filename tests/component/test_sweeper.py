@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -12,6 +13,7 @@ import trio
 
 from recfs.errors import IoFailure, OutOfSpace
 from recfs.ports.rows import NodeRow
+from recfs.state.nodes import DirNode
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern, until
 
@@ -169,6 +171,34 @@ async def test_a_job_that_is_removed_while_others_are_looked_at_is_no_problem(
     monkeypatch.setattr(fs.parts.tree.catalogue, "jobs", late)
     assert await sweep(fs) == {"temp/2/1": "expired"}
     assert fs.parts.problems.as_json() == []
+
+
+@pytest.mark.parametrize("target", [REC, "users/5/recordings/142/part", "temp/5/3"])
+async def test_a_job_that_was_moved_away_after_it_was_found_due_is_none(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """It is a recording by now, say, or one that somebody is about to use again."""
+    if target.endswith("part"):
+        await fs.mkdirs(REC)
+    else:
+        await fs.mkdirs("users/5/recordings")
+    for job in ("temp/5/1", "temp/5/2"):
+        await fs.write(f"{job}/source.mp4", pattern(5000))
+    await fs.drain()
+    fs.clock.advance(25 * HOUR)
+    remove = fs.vfs.trees.remove
+
+    async def removed(folder: DirNode, **how: Any) -> int:
+        if await fs.exists("temp/5/2"):
+            await fs.rename("temp/5/2", target)
+        return int(await remove(folder, **how))
+
+    monkeypatch.setattr(fs.vfs.trees, "remove", removed)
+    assert "temp/5/1" in await sweep(fs)
+    assert await fs.names("temp/5") == (["3"] if target == "temp/5/3" else [])
+    assert await fs.read(f"{target}/source.mp4") == pattern(5000)
+    await fs.drain()
+    await fs.assert_consistent()
 
 
 @pytest.mark.parametrize("error", [OutOfSpace("the disk is full"), IoFailure("the disk said no")])

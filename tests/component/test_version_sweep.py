@@ -129,3 +129,22 @@ async def test_without_rules_nothing_goes(place: Path) -> None:
         assert await preview(fs) == []
         assert (await swept(fs, "versions"))["outcome"] == "nothing"
         assert await left(fs) == [1, 2, 3, 4]
+
+
+async def test_versions_that_are_moved_away_while_a_run_is_about_them_stay(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie where no rule is by then, as the recording does that somebody wants to keep."""
+    await write(fs, 1, 2, 3, 4)
+    remove = fs.vfs.trees.remove
+
+    async def removed(folder: Any, **how: Any) -> int:
+        gone = int(await remove(folder, **how))
+        if await fs.exists(REC):
+            await fs.mkdirs("shared/kept")
+            await fs.rename(REC, "shared/kept/142")
+        return gone
+
+    monkeypatch.setattr(fs.vfs.trees, "remove", removed)
+    await swept(fs, "versions")
+    assert await fs.names("shared/kept/142") == ["other_v1", "topics_v1", "topics_v3", "topics_v4"]

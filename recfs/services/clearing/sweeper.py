@@ -6,6 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
+from recfs.core.layout import Role
 from recfs.core.lifecycle import Aging, expired_jobs, expired_trash, job_verdict, trash_due
 from recfs.core.sweeping import Schedule
 from recfs.errors import FsError, Stale
@@ -149,8 +150,8 @@ class Sweeper:
             job = tree.nodes.get(ino) or await tree.get(ino)
         except Stale:
             return []  # it was removed since
-        if not isinstance(job, DirNode):
-            return []
+        if not isinstance(job, DirNode) or job.role is not Role.JOB:
+            return []  # it was moved away since, and is a recording by now, say
         open_files = self._vfs.files.jobs_in_use()[job.ino]
         verdict = job_verdict(job.activity_ns, now, self.max_age_s, open_files, held.get(job.ino, ""))
         entry = {

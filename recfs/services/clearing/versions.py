@@ -268,8 +268,8 @@ class VersionSweep:
     ) -> None:  # fmt: skip
         """Remove what is superfluous in one directory, and tell of each."""
         tried: set[int] = set()
-        while not progress.is_stopping and not folder.unlinked:
-            # Anew each time: meanwhile one may have been opened, or a newer one removed.
+        while not progress.is_stopping and not folder.unlinked and rule.takes_folder(tuple(folder.parts())):
+            # Anew each time: meanwhile one may have been opened, a newer one removed, or the directory moved away.
             choices = await self._choices(folder, rule)
             choice = next((each for each in choices if each.removes and each.version.ino not in tried), None)
             if choice is None:
