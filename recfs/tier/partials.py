@@ -56,6 +56,10 @@ def _is_away(node: FileNode) -> bool:
     return node.state.is_remote and not node.unlinked
 
 
+def _is_archived(node: FileNode) -> bool:
+    return node.state is State.ARCHIVED and not node.unlinked
+
+
 class _Filling(Watcher):
     """What becomes of a partial copy's download concerns the cache, and what is told of reads that fail."""
 
@@ -219,12 +223,12 @@ class Partials:
                     return
 
     async def _readable(self, node: FileNode, in_s3: ObjectRow) -> None:
-        if node.state is not State.ARCHIVED:
+        if not _is_archived(node):
             return
         info = await trio.to_thread.run_sync(
             self._link.objects.head, in_s3.key, limiter=self._link.limiter, abandon_on_cancel=True
         )
-        if node.object is not in_s3 or node.state is not State.ARCHIVED or node.unlinked:
+        if node.object is not in_s3 or not _is_archived(node):
             return  # it was overwritten meanwhile, say, or others have asked, too: what is so now is looked at again
         if info is not None and info.restore_state in (RestoreState.ARCHIVED, RestoreState.RESTORING):
             raise ObjectArchived(f"{node.path} is {info.restore_state} ({in_s3.storage_class}); see `recfs restore`")
