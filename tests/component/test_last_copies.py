@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from recfs.core.model import State
+from recfs.services.far import local_copies
 
 from .build import REC, Filesystem, pattern
-from .far import OTHER, ask, bucket, down, fs
+from .far import OTHER, Hold, ask, bucket, down, fs
 from .test_tier import FILE, MIB, node, tiered
 
 if TYPE_CHECKING:
@@ -50,6 +51,22 @@ async def test_a_copy_stays_while_s3_does_not_answer(fs: Filesystem) -> None:
     assert "no route" in answer["kept"][0]["reason"]
     bucket(fs).heal()
     assert (await ask(fs, "evict", path=FILE))["files"] == 1
+
+
+async def test_many_copies_stay_at_once_where_s3_is_silent(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One question has the patience of who waits; the others of the same command are not asked any more."""
+    paths = [f"{REC}/file{number}" for number in range(3 * local_copies.ASKED_AT_ONCE)]
+    for path in paths:
+        await fs.write(path, b"data")
+    await fs.drain()
+    monkeypatch.setattr(local_copies, "ANSWER_S", 0.1)
+    hold, before = Hold(fs, "head"), len(bucket(fs).calls)
+    answer = await ask(fs, "evict", path=REC, recursive=True)
+    assert (answer["files"], answer["kept_files"]) == (0, len(paths))
+    assert all("S3 does not answer" in each["reason"] for each in answer["kept"])
+    assert [name for name, _ in bucket(fs).calls[before:]].count("head") <= local_copies.ASKED_AT_ONCE
+    hold.let_go()
+    assert (await ask(fs, "evict", path=REC, recursive=True))["files"] == len(paths)
 
 
 async def test_an_object_that_recfs_gave_another_etag_is_still_the_files(fs: Filesystem) -> None:

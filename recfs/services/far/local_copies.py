@@ -23,6 +23,9 @@ AT_ONCE = 4
 """Files fetched at the same time; each of them by several requests."""
 ASKED_AT_ONCE = 16
 """Files that S3 is asked about at the same time."""
+ANSWER_S = 30.0
+"""How long S3's answer is waited for; once it did not come, none is in the same run."""
+SILENT = "S3 does not answer whether it has the bytes still; without that it stays"
 FLUSH_EVERY = 500
 
 
@@ -36,7 +39,7 @@ class LocalCopies:
 
     async def evict(self, top: DirNode | FileNode) -> dict[str, Any]:
         """Let local copies go, whatever the budget and `keep_local` say, where S3 says that it still has the bytes."""
-        outcome = Outcome()
+        outcome, silent = Outcome(), trio.Event()
         slots = trio.CapacityLimiter(ASKED_AT_ONCE)
         async with side_by_side() as nursery:
             async for found in Walk(self._tree, top):
@@ -45,14 +48,15 @@ class LocalCopies:
                     outcome.already += 1
                 elif node is not None:
                     await slots.acquire_on_behalf_of(node)
-                    nursery.start_soon(self._evict, node, outcome, slots)
+                    nursery.start_soon(self._evict, node, outcome, slots, silent)
         await self._tree.behind.flush()
         return outcome.as_json()
 
-    async def _evict(self, node: FileNode, outcome: Outcome, slots: trio.CapacityLimiter) -> None:
-        evictor = self._tier.evictor
+    async def _evict(self, node: FileNode, outcome: Outcome, slots: trio.CapacityLimiter, silent: trio.Event) -> None:
+        """*silent*: S3 did not answer for one of them, nor will it for the others."""
         try:
-            if evictor.may_evict(node) is None and (refused := await evictor.refusal(node)) is not None:
+            asked = self._tier.evictor.may_evict(node) is None
+            if asked and (refused := await self._refusal(node, silent)) is not None:
                 outcome.keep(node.path, refused)
                 return
             self._let_go(self._tier, node, outcome)
@@ -62,6 +66,17 @@ class LocalCopies:
             outcome.failed(node.path, error)
         finally:
             slots.release_on_behalf_of(node)
+
+    async def _refusal(self, node: FileNode, silent: trio.Event) -> str | None:
+        """As `CacheEvictor.refusal`, but not for longer than anybody waits before a terminal."""
+        refused: str | None = SILENT
+        if not silent.is_set() and not self._tier.link.is_down:
+            with trio.move_on_after(ANSWER_S) as waiting:
+                refused = await self._tier.evictor.refusal(node)
+            if waiting.cancelled_caught:
+                silent.set()
+        trouble = self._tier.link.trouble if refused is SILENT else None
+        return f"{refused}: {trouble}" if trouble is not None else refused
 
     @staticmethod
     def _let_go(tier: Tier, node: FileNode, outcome: Outcome) -> None:
