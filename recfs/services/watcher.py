@@ -154,7 +154,7 @@ class Watcher(Subscriber):
 
     async def run(self) -> NoReturn:
         """Watch for ever."""
-        self._token, self._limit = trio.lowlevel.current_trio_token(), None
+        self._token, self._limit, self._judging.is_blind = trio.lowlevel.current_trio_token(), None, False
         await self._covered.begin()
         try:
             self._watches = Watches(self._marks)
@@ -191,6 +191,10 @@ class Watcher(Subscriber):
             await self._look_aside(ino, linked)
         for ino in self._again.take_due():
             await self._look_aside(ino, None)
+        limit = self._watches.limit if self._watches is not None else None
+        if limit and self._limit is None and not self._judging.scanning:
+            self._tell_limit(limit)
+            self.scan()  # from here on everything is looked at again and again
         if self._missing.look_again():
             self._look_at_missing()
         if self._candidates.crowded and not len(self._candidates):
@@ -218,7 +222,7 @@ class Watcher(Subscriber):
     async def _scan(self) -> None:
         """Look at everything, with pauses as long as the work."""
         await self._covered.look()
-        watches = self._watches
+        watches, began_s = self._watches, trio.current_time()
         if watches is not None:
             watches.limit = None  # it may have been raised
         self._judging.scanning = True
@@ -237,11 +241,12 @@ class Watcher(Subscriber):
         finally:
             self._judging.scanning = False
         self.scans += 1
+        self._judging.looked_s = began_s
         self._wake.set()
         if watches is not None and watches.limit:
             self._tell_limit(watches.limit)
         elif watches is not None:
-            self._limit = None
+            self._limit, self._judging.is_blind = None, False
             self._problems.solved(PART, LIMIT)
 
     def _tell_limit(self, limit: str) -> None:
@@ -252,7 +257,7 @@ class Watcher(Subscriber):
         )
         if not self._problems.has(PART, LIMIT):
             log.warning("%s", why)
-        self._limit = limit
+        self._limit, self._judging.is_blind = limit, True
         self._problems.note(PART, LIMIT, IoFailure(why), quiet=True)
 
     # --- one directory -------------------------------------------------------------------------------------------

@@ -128,6 +128,9 @@ class Acts:
         if candidate.scanned and self._judging.scanning:
             self._put_off(key, self._judging.quiet_s)  # where it was moved to may not have been looked at yet
             return
+        if self._judging.is_unsure(folder, candidate):
+            self._put_off(key, FAILED_S)
+            return
         # From here on nobody changes anything: what rows and disk say is of one moment.
         if not here.is_open:
             here.open(self._places.home(folder), folder.home_ino)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from recfs.state.nodes import DirNode, FileNode, Node
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.core.candidates import Candidates, Key
+    from recfs.core.candidates import Candidate, Candidates, Key
     from recfs.disk.home.inuse import InUse
     from recfs.disk.home.path_resolver import PathResolver
     from recfs.disk.watching.inotify import Marks
@@ -55,6 +56,10 @@ class Judging:
         self.quiet_s = quiet_s
         self.scanning = False
         """Whether everything is being looked at."""
+        self.is_blind = False
+        """Whether not all directories are watched: what leaves one of them may be in another that nobody looks at."""
+        self.looked_s = -math.inf
+        """When the last look at everything began that has come to its end."""
         self.hollow: dict[int, int] = {}
         """Directories that are gone, and whose entries go before them; how often each was found with nothing to go."""
         self.links = Links(marks)
@@ -142,6 +147,12 @@ class Judging:
             and key not in self._candidates
             and self._candidates.gone_from(seen.st_ino) is None
         )
+
+    def is_unsure(self, folder: DirNode, candidate: Candidate) -> bool:
+        """Whether what is missed may have come up where nobody has looked since it was missed first."""
+        if not self.is_blind or candidate.scanned or folder.ino in self.hollow:
+            return False
+        return candidate.finding in (Finding.GONE, Finding.RENUMBERED) and candidate.since_s > self.looked_s
 
     def is_missed(self, folder: DirNode) -> bool:
         """Whether a directory is gone itself."""
