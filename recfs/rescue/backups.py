@@ -16,8 +16,9 @@ from recfs import remote
 from recfs.catalogue.copying import CatalogueCopies
 from recfs.clock import SystemClock, boot_id
 from recfs.core.generation import Mark
+from recfs.core.naming import show_name
 from recfs.core.upkeep.backups import SEALED, Contents, Kept, newest
-from recfs.errors import BackupDamaged, InvalidArgument, NotAllowed, NotFound, RecfsError
+from recfs.errors import BackupDamaged, InvalidArgument, NotAllowed, NotFound, RecfsError, StoreError
 from recfs.ports.object_errors import ObjectStoreError
 from recfs.state.problems import reason_of
 from recfs.stores import sealing
@@ -71,12 +72,17 @@ class Backups:
         """Which were not taken for the newest good one, and why."""
 
     def kept(self) -> list[Kept]:
-        """All of them, oldest first; of the bucket as far as that answers (`trouble`). Raises NotAllowed, OSError."""
+        """All of them, oldest first; of the bucket as far as it answers (`trouble`). Raises NotAllowed, StoreError."""
         try:
             store = self._store()
             found = self._folder.kept(store, all_of_it=True)
         except PermissionError as error:
             raise NotAllowed(f"{error.filename} cannot be read: run this as its owner or root") from error
+        except OSError as error:
+            raise StoreError(
+                f"backups lie in {show_name(str(self._folder.path))}, which cannot be looked into ({error.strerror}):"
+                f" put that right, or set another [backup] directory"
+            ) from error
         if self._bucket is not None:
             try:
                 found += self._bucket.kept(store)

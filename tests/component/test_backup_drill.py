@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from recfs.core.upkeep.backups import Kept, header_of
-from recfs.errors import BackupDamaged, InvalidArgument, NotAllowed, NotFound
+from recfs.errors import BackupDamaged, InvalidArgument, NotAllowed, NotFound, StoreError
 from recfs.ports.object_errors import Unreachable
 from recfs.rescue.backups import Backups
 from recfs.rescue.drill import Drill
@@ -199,6 +199,25 @@ async def test_who_may_not_read_backups_is_told_so(
         with pytest.raises(NotAllowed, match=f"{re.escape(str(refused))} cannot be read"):
             Backups(fs.config).kept()
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("what", ["file", "loop"])
+async def test_what_is_no_directory_is_told(place: Path, tmp_path: Path, what: str) -> None:
+    """Somebody's file, or a link to itself, is where backups are to lie."""
+    where = tmp_path / "backups"
+    where.mkdir()
+    async with filesystem(place / "root", backup={"directory": where}) as fs:
+        await backed_up(fs)
+        where.rename(tmp_path / "elsewhere")
+        if what == "file":
+            where.touch()
+        else:
+            where.symlink_to(where)
+        for call in (Backups(fs.config).kept, partial(Backups(fs.config).verify, [], None)):
+            with pytest.raises(
+                StoreError, match=f"backups lie in {re.escape(str(where))}, which cannot be looked into"
+            ):
+                call()
 
 
 def _refusing(call: Callable[..., Any], refused: Path, path: Any, *args: Any, **more: Any) -> Any:
