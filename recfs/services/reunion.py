@@ -26,6 +26,7 @@ from recfs.core.observing.kinds import EventKind
 from recfs.core.ownership import Verdict
 from recfs.errors import FsError, Stale
 from recfs.fs.caller import Caller
+from recfs.fs.leftovers.adoption import owner_of
 from recfs.ports.object_errors import PrefixTaken
 from recfs.ports.rows import LocalCopy, ObjectRow
 from recfs.state.nodes import DirNode, FileNode
@@ -418,10 +419,7 @@ class Reunion:
 
 def _owner_of(info: ObjectInfo) -> Caller:
     """Whose a file is, as its object's metadata say; else root's."""
-    uid, _, gid = (from_metadata(info.metadata).owner or "0:0").partition(":")
-    if not (uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()):
-        uid = gid = "0"
-    return Caller(int(uid[:10]), int(gid[:10]), operator=True)
+    return owner_of(from_metadata(info.metadata).owner or "0:0")
 
 
 __all__ = ["Reunion", "Reunited"]

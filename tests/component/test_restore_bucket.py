@@ -503,3 +503,21 @@ async def test_a_mode_that_s3_was_not_told_before_the_backup_is_kept_and_told(
     await fs.drain()
     assert (await _described(fs, "file"))[0] == 0o444
     assert bucket(fs).head(f"{REC}/file").metadata["mode"] == "0444"  # type: ignore[union-attr]
+
+
+async def test_an_owner_that_no_machine_has_is_bounded(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata are what anybody with the bucket's keys has written."""
+    monkeypatch.setattr(bucket(fs), "_now", time.time_ns)
+    await away(fs, "known", OLD)
+    await backed_up(fs)
+    await away(fs, "new", NEW)
+    for name in ("known", "new"):
+        held = bucket(fs)._objects[f"{REC}/{name}"]
+        held.metadata = held.metadata | {"owner": "9999999999:9999999999", "mode": "7777777"}
+    await restored(fs)
+    for name in ("known", "new"):
+        node = await fs.node(f"{REC}/{name}")
+        assert max(node.uid, node.gid) < 1 << 32, name
+        assert node.mode <= 0o7777, name
+    assert await fs.read(f"{REC}/known") == OLD
+    assert await fs.read(f"{REC}/new") == NEW
