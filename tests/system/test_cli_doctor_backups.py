@@ -50,3 +50,18 @@ def test_a_directory_of_the_audit_log_that_is_missing_is_told(tmp_path: Path, ma
     assert (f"{place} is there" in told) == (made == "a directory")
     config.write_text(f'root = "{tmp_path}/store"\n[audit]\ndirectory = "{place}"\n')
     assert str(place) not in run("doctor", "--config", config).stdout
+
+
+@pytest.mark.parametrize("what", ["file", "refused"])
+def test_one_that_nothing_can_be_written_to_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    where = tmp_path / "backups"
+    if what == "file":
+        where.touch()
+    else:
+        where.mkdir()
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)  # a disk that is mounted read-only, say
+    (found,) = check_backups(tmp_path, where)
+    assert found.level is Level.WARN
+    assert ("is no directory" if what == "file" else "nothing can be written there") in found.detail

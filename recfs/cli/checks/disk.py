@@ -10,6 +10,7 @@ from pathlib import Path
 from recfs.cli.checks import Check, Level
 from recfs.cli.common.output import size
 from recfs.cli.common.where import mounts
+from recfs.stores.backups import backup_folder
 from recfs.stores.mounted import mounted_in
 from recfs.stores.presence import as_whom, is_exposed
 
@@ -59,6 +60,8 @@ def check_backups(root: Path, directory: Path | None) -> list[Check]:
     except OSError as exc:
         remedy = as_whom(exc) or "have its disk mounted, or make it: recfs does not"
         return [Check("backups", Level.WARN, f"{directory} cannot be used: {exc.strerror}", remedy)]
+    if (trouble := backup_folder(root, directory).trouble(0, 0)) is not None:
+        return [Check("backups", Level.WARN, trouble, "let recfs write there, or set another [backup] directory")]
     if is_beside:
         detail = f"{directory} is on the disk of the store: they are lost with it"
         return [Check("backups", Level.WARN, detail, "set [backup] directory to one on another disk")]
