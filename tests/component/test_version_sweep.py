@@ -148,3 +148,27 @@ async def test_versions_that_are_moved_away_while_a_run_is_about_them_stay(
     monkeypatch.setattr(fs.vfs.trees, "remove", removed)
     await swept(fs, "versions")
     assert await fs.names("shared/kept/142") == ["other_v1", "topics_v1", "topics_v3", "topics_v4"]
+
+
+async def test_a_file_that_has_taken_the_name_of_a_version_that_goes_stays(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written anew, and renamed over it, while what the trash keeps of the old one is read."""
+    for number in (1, 2, 3):
+        await fs.write(f"{REC}/topics_v{number}", b"old")
+    await fs.write(f"{REC}/new", b"new")
+    await fs.drain()
+    fs.clock.advance(2 * DAY_S)
+    prepare = fs.vfs.removal.prepare
+
+    async def slowly(node: Any) -> bool:
+        if node.name == b"topics_v1" and await fs.exists(f"{REC}/new"):
+            monkeypatch.undo()
+            await fs.rename(f"{REC}/new", f"{REC}/topics_v1")
+            return True
+        return bool(await prepare(node))
+
+    monkeypatch.setattr(fs.vfs.removal, "prepare", slowly)
+    await swept(fs, "versions")
+    assert await fs.read(f"{REC}/topics_v1") == b"new"
+    assert fs.parts.problems.as_json() == []

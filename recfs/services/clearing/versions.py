@@ -19,7 +19,7 @@ from recfs.core.sweeping import Schedule
 from recfs.core.units import format_size
 from recfs.core.upkeep.leftovers import Now
 from recfs.core.upkeep.versions import Choice, Version, choose
-from recfs.errors import FsError, NotADirectory, Stale
+from recfs.errors import FsError, IsADirectory, NotADirectory, Stale
 from recfs.fs.caller import Caller
 from recfs.ports.rows import ROOT_INO
 from recfs.ports.sweep import Progress, Sweep
@@ -291,7 +291,12 @@ class VersionSweep:
             with contextlib.suppress(FsError):  # somebody has opened a file of it: what is left stays
                 await self._vfs.trees.remove(node, keep=lambda top: bool(self._in_use()[top.ino]))
             return node.unlinked
-        await self._vfs.removal.unlink(folder, version.name, Caller(0, 0, operator=True))
+        try:
+            gone = await self._vfs.removal.unlink(folder, version.name, Caller(0, 0, operator=True), only=version.ino)
+        except (Stale, IsADirectory):
+            return False
+        if gone is None:
+            return False
         self._kernel.forget_entry(folder.ino, version.name, version.ino)
         self._kernel.forget_inode(folder.ino)
         return True
