@@ -8,6 +8,7 @@ import pytest
 
 from recfs.core.model import State
 from recfs.services.far import local_copies
+from recfs.tier.link import Link
 
 from .build import REC, Filesystem, pattern
 from .far import OTHER, Hold, ask, bucket, down, fs
@@ -53,6 +54,7 @@ async def test_a_copy_stays_while_s3_does_not_answer(fs: Filesystem) -> None:
     assert (await ask(fs, "evict", path=FILE))["files"] == 1
 
 
+@pytest.mark.slow
 async def test_many_copies_stay_at_once_where_s3_is_silent(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """One question has the patience of who waits; the others of the same command are not asked any more."""
     paths = [f"{REC}/file{number}" for number in range(3 * local_copies.ASKED_AT_ONCE)]
@@ -67,6 +69,27 @@ async def test_many_copies_stay_at_once_where_s3_is_silent(fs: Filesystem, monke
     assert [name for name, _ in bucket(fs).calls[before:]].count("head") <= local_copies.ASKED_AT_ONCE
     hold.let_go()
     assert (await ask(fs, "evict", path=REC, recursive=True))["files"] == len(paths)
+
+
+@pytest.mark.slow
+async def test_the_first_answer_of_an_outage_is_enough(fs: Filesystem) -> None:
+    paths = [f"{REC}/file{number}" for number in range(4 * local_copies.ASKED_AT_ONCE)]
+    for path in paths:
+        await fs.write(path, b"data")
+    await fs.drain()
+    down(fs)
+    before = len(bucket(fs).calls)
+    answer = await ask(fs, "evict", path=REC, recursive=True)
+    assert (answer["files"], answer["kept_files"]) == (0, len(paths))
+    assert [name for name, _ in bucket(fs).calls[before:]].count("head") <= 2 * local_copies.ASKED_AT_ONCE
+
+
+async def test_s3_is_asked_also_where_it_was_down_a_moment_ago(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else may ask it, and so find out that it is back."""
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    monkeypatch.setattr(Link, "is_down", property(lambda self: True))
+    assert (await ask(fs, "evict", path=FILE))["files"] == 1
 
 
 async def test_an_object_that_recfs_gave_another_etag_is_still_the_files(fs: Filesystem) -> None:

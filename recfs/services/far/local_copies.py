@@ -10,6 +10,7 @@ import trio
 from recfs.core.model import State
 from recfs.core.units import format_size
 from recfs.errors import OutOfSpace
+from recfs.ports.object_errors import ObjectStoreError
 from recfs.state.walk import Found, Walk
 from recfs.state.work.outcome import Outcome, side_by_side
 
@@ -68,11 +69,19 @@ class LocalCopies:
             slots.release_on_behalf_of(node)
 
     async def _refusal(self, node: FileNode, silent: trio.Event) -> str | None:
-        """As `CacheEvictor.refusal`, but not for longer than anybody waits before a terminal."""
+        """As `CacheEvictor.refusal`, but not for longer than anybody waits before a terminal.
+
+        S3 is asked also where it is known to be down: nobody else may, and it is back, perhaps.
+        """
         refused: str | None = SILENT
-        if not silent.is_set() and not self._tier.link.is_down:
-            with trio.move_on_after(ANSWER_S) as waiting:
-                refused = await self._tier.evictor.refusal(node)
+        if not silent.is_set():
+            try:
+                with trio.move_on_after(ANSWER_S) as waiting:
+                    refused = await self._tier.evictor.refusal(node)
+            except ObjectStoreError as error:
+                if error.outage:
+                    silent.set()
+                raise
             if waiting.cancelled_caught:
                 silent.set()
         trouble = self._tier.link.trouble if refused is SILENT else None
