@@ -8,8 +8,10 @@ threads could not. It knows nothing of recfs: the standard library alone. Its st
 What has to succeed: limits of resources (setrlimit(2)), no new privileges (prctl(2), PR_SET_NO_NEW_PRIVS), and for root
 the change to an ordinary user without capabilities. What is had where the kernel has it, and told on standard error in
 one line (`REPORT`): a network namespace without any interface, a filter of system calls (seccomp(2)) that refuses
-sockets and whatever reaches other processes, and Landlock (landlock(7)), by which nothing can be opened but standard
-input, the program with its libraries, and the directory that it is to write to.
+sockets, whatever reaches other processes, and what is had by the name of a file without opening it (extended
+attributes, modes, times, inotify(7)), Landlock (landlock(7)), by which nothing can be opened but standard input, the
+program with its libraries, and the directory that it is to write to, and for root a mount namespace in which there is
+nothing else. Without this one, names can still be looked at (stat(2)): whether a file is there, its size and times.
 
 A program that cannot read a descriptor it was given opens it again by name, for which an ordinary user would need
 permissions on somebody's recording. `reopen=1` leaves it the one capability to read any file (CAP_DAC_READ_SEARCH), but
@@ -47,7 +49,12 @@ _SECCOMP_MODE_FILTER = 2
 _CAP_DAC_READ_SEARCH = 2
 _CAP_VERSION_3 = 0x20080522
 # unshare(2)
-_CLONE_NEWUTS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x04000000, 0x08000000, 0x40000000
+_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x00020000, 0x04000000, 0x08000000, 0x40000000
+# mount(2), umount2(2), open_tree(2), move_mount(2): linux/mount.h
+_MS_PRIVATELY, _MS_PLAIN = 1 << 18 | 1 << 14, 8 | 4 | 2
+_MNT_DETACH = 2
+_OPEN_TREE, _MOVE_MOUNT = 428, 429
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _AT_EMPTY_PATH, _AT_RECURSIVE = 1, 4, 0x1000, 0x8000
 # landlock(7), linux/landlock.h
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _LANDLOCK_VERSION = 1
@@ -66,12 +73,16 @@ NICE = 15
 _MOST_FDS = 1 << 20
 
 _READABLE = (
-    "/usr", "/lib", "/lib64", "/lib32", "/bin", "/opt", "/nix/store", "/gnu/store", "/etc/ld.so.cache",
+    "/usr", "/lib", "/lib64", "/lib32", "/bin", "/nix/store", "/gnu/store", "/etc/ld.so.cache",
     "/etc/ld.so.preload", "/etc/alternatives", "/etc/localtime", "/dev/urandom", "/dev/random", "/dev/zero",
     "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/sys/devices/system/node",
 )  # fmt: skip
 """What a program has to read to run. Nothing of anybody's."""
 _WRITABLE = ("/dev/null",)
+_PLACE = "/proc"
+"""The new root is mounted over this until it is the root: no disk or server that hangs is asked for it."""
+_WORK = "/recfs-workspace"
+"""Where the directory that a program writes to is, in the new root."""
 
 _ARCHITECTURES = {
     # AUDIT_ARCH (linux/audit.h), ioprio_set(2), and what is refused: socket socketpair connect ptrace setsid setpgid
@@ -80,17 +91,23 @@ _ARCHITECTURES = {
     # and, by which one program of this user would touch another: tkill rt_sigqueueinfo rt_tgsigqueueinfo
     # sched_setaffinity setpriority ioprio_set sched_setscheduler sched_setparam sched_setattr migrate_pages move_pages
     # process_madvise process_mrelease pidfd_getfd shmget memfd_create
+    # and what Landlock does not speak of: chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes
+    # futimesat utimensat, the calls for extended attributes (of old, and setxattrat …, file_getattr, file_setattr),
+    # inotify_init inotify_init1 inotify_add_watch fanotify_init name_to_handle_at quotactl statmount listmount
     # and what is for the program itself alone (its first argument a process): tgkill prlimit64
     "x86_64": (
         0xC000003E, 251,
         (41, 53, 42, 101, 112, 109, 165, 310, 311, 304, 272, 308, 321, 323, 298, 250, 248, 249, 62, 425, 424, 434,
-         200, 129, 297, 203, 141, 251, 144, 142, 314, 256, 279, 440, 448, 438, 29, 319),
+         200, 129, 297, 203, 141, 251, 144, 142, 314, 256, 279, 440, 448, 438, 29, 319,
+         90, 91, 268, 452, 92, 93, 94, 260, 132, 235, 261, 280, *range(188, 200), *range(463, 467), 468, 469,
+         253, 294, 254, 300, 303, 179, 457, 458),
         (234, 302),
     ),
     "aarch64": (
         0xC00000B7, 30,
         (198, 199, 203, 117, 157, 154, 40, 270, 271, 265, 97, 268, 280, 282, 241, 219, 217, 218, 129, 425, 424, 434,
-         130, 138, 240, 122, 140, 30, 119, 118, 274, 238, 239, 440, 448, 438, 194, 279),
+         130, 138, 240, 122, 140, 30, 119, 118, 274, 238, 239, 440, 448, 438, 194, 279,
+         52, 53, 452, 54, 55, 88, *range(5, 17), *range(463, 467), 468, 469, 26, 27, 262, 264, 60, 457, 458),
         (131, 261),
     ),
 }  # fmt: skip
@@ -152,6 +169,68 @@ def _own_network() -> bool:
     return not _libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS)
 
 
+def _home(program: str) -> str:
+    """What is a program's own: the directory that it is in, of one in /opt all that was installed with it."""
+    path = os.path.realpath(program)
+    parts = path.split("/")
+    folder = "/".join(parts[:3]) if parts[1] == "opt" and len(parts) > 3 else os.path.dirname(path)
+    return path if folder == "/" else folder
+
+
+def _within(path: str, others: tuple[str, ...]) -> bool:
+    return any(path == other or path.startswith(other + "/") for other in others)
+
+
+def _hold(path: str, folder: int, flags: int) -> int:
+    """What is there, as a mount that is nowhere yet; negative: it cannot be had."""
+    return int(_libc.syscall(_OPEN_TREE, folder, os.fsencode(path), _OPEN_TREE_CLONE | os.O_CLOEXEC | flags))
+
+
+def _own_files(program: str, workspace: int) -> bool:
+    """Be where there are no files but those that the program needs; False where that is not to be had.
+
+    What there is to be is held before (open_tree(2)): the workspace is the directory that was opened, whatever its
+    path. After that nothing of the old root is held, but by the descriptors that were there.
+    """
+    home = _home(program)
+    wanted = [path for path in (*_READABLE, *_WRITABLE) if not _within(path, ("/proc",))]
+    wanted += ["/proc"] if _within(home, _READABLE) else ["/proc", home]
+    links = {path: os.readlink(path) for path in wanted if os.path.islink(path)}
+    held = [(path, _hold(path, -100, _AT_RECURSIVE * (path != "/proc"))) for path in wanted
+            if path not in links and os.path.exists(path)]  # fmt: skip
+    held += [(_WORK, _hold("", workspace, _AT_EMPTY_PATH))] if workspace >= 0 else []
+    files = {path for path, _ in held if path != _WORK and not os.path.isdir(path)}
+    root, plain = _PLACE.encode(), ctypes.c_ulong(_MS_PLAIN)
+    if (
+        any(fd < 0 for _, fd in held)
+        or _libc.unshare(_CLONE_NEWNS)
+        or _libc.mount(None, b"/", None, ctypes.c_ulong(_MS_PRIVATELY), None)
+        or _libc.mount(b"recfs-media", root, b"tmpfs", plain, b"size=1m,nr_inodes=1k,mode=0755")
+    ):
+        return False
+    try:
+        for path, target in links.items():
+            os.makedirs(_PLACE + os.path.dirname(path), exist_ok=True)
+            os.symlink(target, _PLACE + path)
+        for path, fd in held:
+            os.makedirs(_PLACE + (os.path.dirname(path) if path in files else path), exist_ok=True)
+            if path in files:
+                os.close(os.open(_PLACE + path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
+            if _libc.syscall(_MOVE_MOUNT, fd, b"", -100, os.fsencode(_PLACE + path), _MOVE_MOUNT_F_EMPTY_PATH):
+                raise OSError(ctypes.get_errno(), "move_mount")
+            os.close(fd)
+        os.chdir(_PLACE)
+        if _libc.pivot_root(b".", b"."):  # the old one comes to lie over the new (pivot_root(2))
+            raise OSError(ctypes.get_errno(), "pivot_root")
+    except OSError:
+        os.chdir("/")
+        _libc.umount2(root, _MNT_DETACH)
+        return False
+    if _libc.umount2(b".", _MNT_DETACH):
+        raise OSError(ctypes.get_errno(), "the old root cannot be let go")
+    return True
+
+
 def _allow(ruleset: int, fd: int, rights: int) -> None:
     rule = _PathBeneath(rights, fd)
     if _libc.syscall(_LANDLOCK_ADD, ruleset, _LANDLOCK_PATH_BENEATH, ctypes.byref(rule), 0):
@@ -172,9 +251,8 @@ def _confine(program: str, workspace: int) -> bool:
     ruleset = int(_libc.syscall(_LANDLOCK_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes), 0))
     if ruleset < 0:
         return False
-    home = os.path.dirname(os.path.realpath(program))
     for paths, rights in ((_READABLE, _READ_FILE | _READ_DIR | _EXECUTE), (_WRITABLE, _READ_FILE | _WRITE_FILE),
-                          ((home,) if home != "/" else (program,), _READ_FILE | _EXECUTE)):  # fmt: skip
+                          ((_home(program),), _READ_FILE | _EXECUTE)):  # fmt: skip
         for path in paths:
             try:
                 fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -248,21 +326,28 @@ def cage(settings: dict[str, int], program: str) -> str:
     """Make it. Returns what the kernel gave, for `REPORT`. Raises OSError or ValueError: it cannot be made."""
     workspace = settings.get("workspace", -1)
     _close_others(workspace)
-    os.umask(0o077)
     for number in (signal.SIGALRM, signal.SIGXCPU, signal.SIGXFSZ, signal.SIGPIPE, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # It survives exec (setitimer(2)): the end of whoever outlives the daemon that would have stopped it.
     signal.setitimer(signal.ITIMER_REAL, settings["alarm"])
     _be_modest()
-    if workspace >= 0:
-        os.fchdir(workspace)
-    else:
-        os.chdir("/")
     is_root = os.geteuid() == 0
     got = []
     if is_root and _own_network():
         got.append("netns")
+    os.umask(0o022)
+    if is_root and _own_files(program, workspace):
+        got.append("mntns")
+        if workspace >= 0:
+            fd = os.open(_WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.dup2(fd, workspace, inheritable=False)
+            os.close(fd)
+    os.umask(0o077)
+    if workspace >= 0:
+        os.fchdir(workspace)
+    else:
+        os.chdir("/")
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     is_confined = _confine(program, workspace)
     if is_confined:

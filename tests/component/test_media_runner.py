@@ -140,7 +140,74 @@ async def test_nothing_but_the_file_can_be_opened(programs: Path, tmp_path: Path
     assert told.pop("uid") == list(runner.identity)
     assert told.pop("environment").keys() <= {"LC_CTYPE"}  # Python's own (PEP 538)
     assert told.pop("fds") == [0, 1, 2]
+    is_alone = "mntns" in (await runner.program("ffprobe")).caged_by
+    unseen = {told.pop(name) for name in ("beside", "shadow", "passwd", "directory")}
+    assert unseen == {"No such file or directory" if is_alone else "Permission denied"}
     assert set(told.values()) == {"Permission denied", "Operation not permitted"}, told
+
+
+async def test_other_files_are_neither_seen_nor_changed_by_their_names(programs: Path, tmp_path: Path) -> None:
+    """Landlock speaks of opening alone: attributes, times, modes and what inotify tells are had by the name."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    os.setxattr(secret, "user.hint", b"hint")
+    runner = Runner(1)
+    if runner.identity is not None:
+        os.chown(secret, *runner.identity)
+    before = secret.stat()
+    path = tmp_path / "a"
+    path.write_bytes(b"this one")
+    program(
+        programs,
+        f"""
+        import ctypes, json
+        libc, secret = ctypes.CDLL(None, use_errno=True), {str(secret)!r}
+        def attempt(act, *args):
+            try:
+                act(*args)
+                return "did it"
+            except OSError as error:
+                return error.strerror
+        def watch():
+            if libc.inotify_add_watch(libc.inotify_init1(0), {str(tmp_path)!r}.encode(), 0xFFF) < 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        os.chdir("/")
+        told = {{
+            "seen": attempt(os.stat, secret),
+            "above": attempt(os.stat, "../.." + secret),
+            "read": attempt(os.getxattr, secret, "user.hint"),
+            "read through the file": attempt(os.getxattr, 0, "user.hint"),
+            "listed": attempt(os.listxattr, secret),
+            "set": attempt(os.setxattr, secret, "user.hint", b"other"),
+            "removed": attempt(os.removexattr, secret, "user.hint"),
+            "mode": attempt(os.chmod, secret, 0),
+            "owner": attempt(os.chown, secret, os.getuid(), os.getgid()),
+            "times": attempt(os.utime, secret, (0, 0)),
+            "watched": attempt(watch),
+        }}
+        print(json.dumps(told))
+        """,
+    )
+    outcome = await run(path, runner=runner)
+    assert outcome.ended is Ended.WELL, outcome
+    told = json.loads(outcome.output)
+    caged_by = (await runner.program("ffprobe")).caged_by
+    assert ("mntns" in caged_by) == ("netns" in caged_by)
+    if "mntns" in caged_by:
+        assert {told.pop("seen"), told.pop("above")} == {"No such file or directory"}
+    else:
+        del told["seen"], told["above"]
+    assert set(told.values()) == {"Operation not permitted"}, told
+    after = secret.stat()
+    assert (after.st_mode, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_mode, before.st_mtime_ns, before.st_ctime_ns,
+    )  # fmt: skip
+
+
+async def test_nothing_of_its_own_is_left_mounted(media_samples: Samples) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    assert (await run(Path(media_samples["mp4"]), *SHOW)).ended is Ended.WELL
+    assert Path("/proc/self/mountinfo").read_text() == before
 
 
 async def test_no_program_touches_another_one_of_its_user(programs: Path, tmp_path: Path) -> None:

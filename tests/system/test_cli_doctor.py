@@ -158,14 +158,15 @@ def test_kernel(release: str, level: Level) -> None:
     assert host.check_kernel(release).level is level
 
 
-WHOLE_CAGE = {"landlock", "seccomp", "netns", "user"}
+WHOLE_CAGE = {"landlock", "seccomp", "mntns", "netns", "user"}
 
 
 @pytest.mark.parametrize(
     ("missing", "is_root", "levels", "says"),
     [
-        (set(), True, [Level.OK], "Landlock, seccomp, a network namespace, an ordinary user"),
-        ({"netns", "user"}, False, [Level.OK], "held by Landlock, seccomp"),
+        (set(), True, [Level.OK], "Landlock, seccomp, a mount namespace, a network namespace, an ordinary user"),
+        ({"mntns"}, True, [Level.NOTE], "whether a name is there"),
+        ({"mntns", "netns", "user"}, False, [Level.OK], "held by Landlock, seccomp"),
         ({"netns"}, True, [Level.NOTE], "seccomp refuses ffprobe and ffmpeg every socket"),
         ({"landlock"}, True, [Level.WARN], "can open what everybody may read"),
         ({"landlock"}, False, [Level.WARN], "can open what this user may read"),

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from recfs.media.programs import Program
 
 _NAME = "confinement"
-_WORDS = {"landlock": "Landlock", "seccomp": "seccomp", "netns": "a network namespace", "user": "an ordinary user"}
+_WORDS = {
+    "landlock": "Landlock", "seccomp": "seccomp", "mntns": "a mount namespace", "netns": "a network namespace",
+    "user": "an ordinary user",
+}  # fmt: skip
 _OF_ITS_OWN = (
     'useradd --system --no-create-home --shell /usr/sbin/nologin recfs-media, and `user = "recfs-media"` in [media]'
 )
@@ -70,6 +73,12 @@ def check_cage(caged_by: "Collection[str]", *, is_root: bool) -> list[Check]:
     elif is_root and "netns" not in caged_by:
         detail = "no network namespace is to be had; seccomp refuses ffprobe and ffmpeg every socket"
         remedy = "in a container that may mount (CAP_SYS_ADMIN) there is one"
+        found.append(Check(_NAME, Level.NOTE, detail, remedy))
+    if is_root and "mntns" not in caged_by and "landlock" in caged_by:
+        detail = (
+            "no mount namespace is to be had; ffprobe and ffmpeg can look whether a name is there, and of what size"
+        )
+        remedy = "in a container that may mount (CAP_SYS_ADMIN) there is one; in a unit, with RestrictNamespaces=mnt"
         found.append(Check(_NAME, Level.NOTE, detail, remedy))
     if not found:
         had = ", ".join(word for each, word in _WORDS.items() if each in caged_by)
