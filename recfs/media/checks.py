@@ -16,11 +16,11 @@ import trio
 
 from recfs.core.media import texts
 from recfs.core.media.facts import SHOW, Facts, facts_of
-from recfs.core.media.formats import as_words, reading
+from recfs.core.media.formats import MOST_STREAMS, as_words, reading
 from recfs.core.media.kinds import Checker, Kind
 from recfs.core.media.recipes import progress_us
 from recfs.core.media.structure import cut_off
-from recfs.core.media.verdicts import judge, why_unreadable
+from recfs.core.media.verdicts import MANY_STREAMS, is_beyond_bounds, judge, why_unreadable
 from recfs.errors import MediaUnavailable
 from recfs.media.runner import INPUT, Ended, Limits, Runner
 
@@ -124,6 +124,8 @@ class Checks:
         outcome = await self._runner.run("ffprobe", PROBE, fd, self.settings.limits)
         if outcome.ended is Ended.TOO_MUCH:  # a comment may be as long as a book
             outcome = await self._runner.run("ffprobe", WITHOUT_TAGS, fd, self.settings.limits)
+        if outcome.ended is Ended.FAILED and (why := is_beyond_bounds(outcome.said)):
+            return Finding(why, is_sure=False, is_final=True)
         if outcome.ended is Ended.FAILED:
             return Finding(why_unreadable(outcome.said))
         if outcome.ended is Ended.TOO_MUCH:
@@ -134,6 +136,8 @@ class Checks:
             facts = facts_of(outcome.output)
         except ValueError as error:
             return Finding(str(error))
+        if facts is not None and facts.streams >= MOST_STREAMS:  # of a transport stream the rest is left out
+            return Finding(MANY_STREAMS, is_sure=False, is_final=True)
         if facts is not None and (facts.duration_s is None or ESTIMATED in outcome.said):
             facts = facts._replace(duration_s=await self._duration(fd) or facts.duration_s)
         reason = judge(kind, facts)

@@ -18,7 +18,7 @@ import trio
 from recfs import derivation
 from recfs.core.media.derived import DeriveRule, Product
 from recfs.core.media.facts import Facts
-from recfs.core.media.recipes import recipe
+from recfs.core.media.recipes import last_frame, recipe
 
 from .build import Filesystem
 from .making import REC, SOURCE
@@ -176,6 +176,50 @@ def is_red(picture: Path, look: str) -> bool:
     command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(picture), "-vf", look, "-f", "rawvideo"]
     pixel = subprocess.run([*command, "-pix_fmt", "rgb24", "-"], check=True, timeout=60, stdout=subprocess.PIPE).stdout
     return len(pixel) == 3 and pixel[0] > 200 and max(pixel[1:]) < 60
+
+
+@pytest.mark.parametrize(
+    ("source", "size"),
+    [
+        ("size=64x36", (640, 360)),
+        ("size=90x160", (640, 1138)),
+        ("size=16x4096", (8, 1920)),  # 640 pixels wide it would be 163,840 high
+        ("size=4096x16", (640, 2)),
+        ("size=16384x2", (640, 2)),
+        ("size=80x90,setsar=2", (640, 360)),  # its pixels are twice as wide as they are high
+        ("size=64x36,setsar=1/1000", (4, 1920)),
+    ],
+)
+def test_a_thumbnail_is_bounded_and_looks_like_the_video(tmp_path: Path, source: str, size: tuple[int, int]) -> None:
+    command = ["ffmpeg", "-nostdin", "-v", "error"]
+    shown, _, pixels = source.partition(",")
+    made = ["-f", "lavfi", "-i", f"testsrc=duration=1:rate=5:{shown}", "-vf", pixels or "null", "-c:v", "ffv1"]
+    subprocess.run([*command, *made, "source.mkv"], check=True, timeout=60, cwd=tmp_path)
+    facts = Facts("matroska", "video/x-matroska", 1.0, video_codec="ffv1")
+    rule = DeriveRule("thumbnail", width=640)
+    last = last_frame(rule, facts)
+    assert last is not None
+    for told in (recipe(rule, facts), last):
+        subprocess.run([*command, *told.before, "-i", "source.mkv", *told.after], check=True, timeout=60, cwd=tmp_path)
+        (stream,) = looked_at(tmp_path / "principal")["streams"]
+        (tmp_path / "principal").unlink()
+        assert (stream["width"], stream["height"]) == size
+
+
+@pytest.mark.parametrize("source", ["size=160x45,setsar=1/2", "size=80x90"])
+def test_frames_for_scrubbing_look_like_the_video(tmp_path: Path, source: str) -> None:
+    """Of one that is shown 80 by 45, or 80 by 90, pixels wide: what is beside it is black."""
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-y"]
+    shown, _, pixels = source.partition(",")
+    made = ["-f", "lavfi", "-i", f"color=red:duration=1:rate=5:{shown}", "-vf", pixels or "null", "-c:v", "ffv1"]
+    subprocess.run([*command, *made, "source.mkv"], check=True, timeout=60, cwd=tmp_path)
+    told = recipe(DeriveRule("sprite"), Facts("matroska", "video/x-matroska", 1.0, video_codec="ffv1"))
+    subprocess.run([*command, *told.before, "-i", "source.mkv", *told.after], check=True, timeout=60, cwd=tmp_path)
+    picture = tmp_path / "media"
+    width = 160 if "setsar" in source else 80
+    assert is_red(picture, f"crop=2:2:{80 - width // 2 + 2}:44,scale=1:1")
+    assert is_red(picture, "crop=2:2:80:4,scale=1:1")
+    assert width == 160 or not is_red(picture, "crop=2:2:20:44,scale=1:1")
 
 
 @pytest.mark.parametrize(("width", "size"), [(33, (32, 18)), (640, (64, 36))])

@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from recfs.core.media.kinds import Kind, kind_of
+from recfs.media import checks as module
 from recfs.media.checks import SMALL_BYTES, Checks, CheckSettings, Finding
 from recfs.media.runner import Limits, Runner
 from tests.helpers.media import RECIPES, Samples
@@ -337,3 +338,44 @@ async def test_a_recording_with_a_comment_as_long_as_a_book_is_whole(media_sampl
     assert (found.reason, found.is_sure) == (None, True)
     assert found.facts is not None
     assert (found.facts.audio_codec, found.facts.tags) == ("mp3", {})
+
+
+def with_sounds(samples: Samples, target: Path, count: int) -> None:
+    """Write a recording with so many sounds, and moving pictures after them."""
+    maps = [word for _ in range(count) for word in ("-map", "1:a")]
+    pictures = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10:duration=2")
+    command = ["ffmpeg", "-nostdin", "-v", "error", *pictures, "-i", str(samples["mp3"]), *maps, "-map", "0:v"]
+    subprocess.run([*command, "-c:v", "mpeg2video", "-c:a", "copy", str(target)], check=True, timeout=60)
+
+
+async def looked_into(path: Path, kind: Kind = Kind.EITHER) -> Finding:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return await Checks(Runner(1), CheckSettings()).look(kind, fd, path.stat().st_size)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("container", ["mkv", "ts"])
+async def test_a_recording_with_a_hundred_sounds_is_whole(
+    media_samples: Samples, tmp_path: Path, container: str
+) -> None:
+    """Conferences are recorded with one for each who takes part; a demuxer drops what is beyond its bound, or fails."""
+    with_sounds(media_samples, tmp_path / f"talk.{container}", 100)
+    found = await looked_into(tmp_path / f"talk.{container}", Kind.VIDEO)
+    assert (found.reason, found.is_sure) == (None, True)
+    assert found.facts is not None
+    assert (found.facts.streams, found.facts.video_codec, found.facts.audio_codec) == (101, "mpeg2video", "mp3")
+    assert found.facts.duration_s is not None
+
+
+@pytest.mark.parametrize("container", ["mkv", "ts"])
+async def test_of_more_streams_than_are_looked_at_nothing_is_said(
+    media_samples: Samples, tmp_path: Path, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = tuple("20" if word == str(module.MOST_STREAMS) else word for word in module.PROBE)
+    monkeypatch.setattr(module, "PROBE", fewer)
+    monkeypatch.setattr(module, "MOST_STREAMS", 20)
+    with_sounds(media_samples, tmp_path / f"talk.{container}", 30)
+    found = await looked_into(tmp_path / f"talk.{container}", Kind.VIDEO)
+    assert found == Finding("it has more streams than are looked at", is_sure=False, is_final=True)

@@ -12,7 +12,7 @@ from recfs.core.media import texts
 from recfs.core.media.facts import LONGEST_S, MOST, MOST_TAGS, TAG_CHARS, VALUE_CHARS, Facts, facts_of, unpacked
 from recfs.core.media.kinds import Checker, Kind, kind_of
 from recfs.core.media.structure import cut_off
-from recfs.core.media.verdicts import judge, why_unreadable
+from recfs.core.media.verdicts import is_beyond_bounds, judge, why_unreadable
 from recfs.core.media.words import Known, Word, told, word_of
 from recfs.core.model import State
 
@@ -137,6 +137,15 @@ def test_a_file_is_judged_by_its_name(kind: Kind, facts: Facts | None, reason: s
 def test_the_last_words_of_a_program_name_no_file_and_control_no_terminal() -> None:
     told_of = why_unreadable("[mov @ 0x55] x\nfile:/proc/self/fd/0: \x1b[31mCannot allocate memory")
     assert told_of == "it cannot be read: ?[31mCannot allocate memory"
+
+
+def test_what_is_beyond_bounds_may_be_whole() -> None:
+    """The bounds are recfs's: they say nothing of the file."""
+    assert (
+        is_beyond_bounds("[matroska] Number of streams exceeds max_streams parameter (1000), see the doc") is not None
+    )
+    assert is_beyond_bounds("fd:: Cannot allocate memory") is not None
+    assert is_beyond_bounds("fd:: Invalid data found when processing input") is None
     assert why_unreadable("file:x: Invalid data found when processing input") == "it cannot be read as audio or video"
     assert why_unreadable("") == "it cannot be read as audio or video"
 

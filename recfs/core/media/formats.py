@@ -21,7 +21,8 @@ PROBE_BYTES: Final = 5_000_000
 """How much of a file is read to find out what it is (ffprobe's own default) …"""
 ANALYZE_US: Final = 5_000_000
 """… and how many microseconds of its streams."""
-MOST_STREAMS: Final = 64
+MOST_STREAMS: Final = 1000
+"""Streams that are looked at (ffmpeg's own default); of a transport stream the further ones are left out in silence."""
 
 
 def reading(*, probe_bytes: int = PROBE_BYTES, analyze_us: int = ANALYZE_US) -> dict[str, str]:

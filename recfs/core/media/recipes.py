@@ -90,7 +90,7 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
         case Product.THUMBNAIL:
             return Recipe(
                 ("-ss", f"{_at_s(rule, facts):.3f}"),
-                ("-map", VIDEO, "-frames:v", "1", "-vf", f"scale={wide}:-2", *_PNG, PRINCIPAL),
+                ("-map", VIDEO, "-frames:v", "1", "-vf", _within(wide, _TALLEST * wide), *_PNG, PRINCIPAL),
             )
         case Product.AUDIO:
             return Recipe((), (*_AUDIO, "-c:a", "libmp3lame", "-b:a", "64k", "-f", "mp3", PRINCIPAL))
@@ -101,7 +101,7 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
             laid = grid(facts, wide)
             size = f"{laid.width}:{laid.height}"
             frames = (
-                f"fps=1/{laid.every_s}:start_time=0:round=up,scale={size}:force_original_aspect_ratio=decrease,"
+                f"fps=1/{laid.every_s}:start_time=0:round=up,{_within(laid.width, laid.height)},"
                 f"pad={size}:(ow-iw)/2:(oh-ih)/2,"
                 # Where the video ends before its sound, its last frame stays, as players show it.
                 f"tpad=stop={laid.frames}:stop_mode=clone,trim=end_frame={laid.frames},tile={_SPRITE_COLUMNS}x{laid.rows}"
@@ -129,7 +129,19 @@ def last_frame(rule: DeriveRule, facts: Facts) -> Recipe | None:
     if rule.product is not Product.THUMBNAIL:
         return None
     held = f"fps=10:eof_action=pass,tpad=stop=-1:stop_mode=clone,trim=start={_at_s(rule, facts):.3f}"
-    return Recipe((), ("-map", VIDEO, "-vf", f"{held},scale={rule.wide}:-2", "-frames:v", "1", *_PNG, PRINCIPAL))
+    return Recipe(
+        (),
+        (
+            "-map",
+            VIDEO,
+            "-vf",
+            f"{held},{_within(rule.wide, _TALLEST * rule.wide)}",
+            "-frames:v",
+            "1",
+            *_PNG,
+            PRINCIPAL,
+        ),
+    )
 
 
 def _at_s(rule: DeriveRule, facts: Facts) -> float:
@@ -170,7 +182,15 @@ def playlist(written: Iterable[str], media: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+_TALLEST: Final = 3
+"""A thumbnail is so many times as high as wide at most: a video of 1 by 16384 pixels has one, too."""
 _PNG: Final = ("-f", "image2pipe", "-c:v", "png")
+
+
+def _within(width: int, height: int) -> str:
+    """Scale to what fits, an even number of pixels that are as wide as high: players show others stretched, too."""
+    wide, high = (f"'max(2,round(min({most})/2)*2)'" for most in (f"{width},{height}*dar", f"{height},{width}/dar"))
+    return f"scale={wide}:{high},setsar=1"
 
 
 def _even(number: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from recfs.core.media.facts import NO_MEDIA
 from recfs.core.media.kinds import Kind
@@ -40,6 +40,19 @@ def judge(kind: Kind, facts: Facts | None) -> str | None:
     return None
 
 
+MANY_STREAMS: Final = "it has more streams than are looked at"
+"""Why nothing is said of a recording."""
+
+
+def is_beyond_bounds(said: str) -> str | None:
+    """Why a file could not be read that may be whole, by a program's last words; None: it is for the file alone."""
+    if "exceeds max_streams" in said:
+        return MANY_STREAMS
+    if "Cannot allocate memory" in said:
+        return "it takes more memory than a look may ([media] memory)"
+    return None
+
+
 def why_unreadable(said: str) -> str:
     """What a program's last words on a file come to, for people: without names and control codes."""
     if "moov atom not found" in said:
@@ -53,4 +66,4 @@ def why_unreadable(said: str) -> str:
     return f"it cannot be read: {''.join(char if char.isprintable() else '?' for char in last)[:120]}"
 
 
-__all__ = ["Verdict", "judge", "why_unreadable"]
+__all__ = ["MANY_STREAMS", "Verdict", "is_beyond_bounds", "judge", "why_unreadable"]
