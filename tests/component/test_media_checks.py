@@ -369,6 +369,18 @@ async def test_a_recording_with_a_hundred_sounds_is_whole(
     assert found.facts.duration_s is not None
 
 
+async def test_a_codec_that_the_program_does_not_know_is_no_fault(media_samples: Samples, tmp_path: Path) -> None:
+    """Cameras have newer ones than the ffprobe of a machine; nobody but the operator could mend that."""
+    with_sounds(media_samples, tmp_path / "video.mkv", 1)
+    data = (tmp_path / "video.mkv").read_bytes()
+    assert b"V_MPEG2" in data
+    (tmp_path / "video.mkv").write_bytes(data.replace(b"V_MPEG2", b"V_NEWER").replace(b"A_MPEG/L3", b"A_NEWER/9"))
+    found = await looked_into(tmp_path / "video.mkv", Kind.VIDEO)
+    assert (found.reason, found.is_sure) == (None, True)
+    assert found.facts is not None
+    assert (found.facts.video_codec, found.facts.width, found.facts.audio_codec) == ("unknown", 64, "unknown")
+
+
 @pytest.mark.parametrize("container", ["mkv", "ts"])
 async def test_of_more_streams_than_are_looked_at_nothing_is_said(
     media_samples: Samples, tmp_path: Path, container: str, monkeypatch: pytest.MonkeyPatch

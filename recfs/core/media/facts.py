@@ -23,6 +23,8 @@ MOST_TAGS: Final = 32
 TAG_CHARS: Final = 64
 VALUE_CHARS: Final = 256
 WORD_CHARS: Final = 32
+UNKNOWN: Final = "unknown"
+"""The codec of a stream that the ffprobe of this machine does not know."""
 LONGEST_S: Final = 100 * 366 * 86_400.0
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
@@ -122,11 +124,11 @@ def facts_of(output: bytes) -> Facts | None:
         container, _mime(container, is_video=video is not None),
         duration_s=known[0] if known else None,
         bitrate=_count(form.get("bit_rate")), streams=min(len(streams), MOST),
-        video_codec=_word(video.get("codec_name")) if video else None,
+        video_codec=_codec(video),
         width=_count(video.get("width")) if video else None,
         height=_count(video.get("height")) if video else None,
         frame_rate=(_rate(video.get("avg_frame_rate")) or _rate(video.get("r_frame_rate"))) if video else None,
-        audio_codec=_word(audio.get("codec_name")) if audio else None,
+        audio_codec=_codec(audio),
         sample_rate=_count(audio.get("sample_rate")) if audio else None,
         channels=_count(audio.get("channels")) if audio else None,
         tags=_tags(form.get("tags")),
@@ -152,6 +154,11 @@ def _mime(container: str, *, is_video: bool) -> str:
 def _word(value: object) -> str | None:
     text = str(value)[:WORD_CHARS] if isinstance(value, str) else ""
     return text if _WORD.fullmatch(text) else None
+
+
+def _codec(stream: dict[str, Any] | None) -> str | None:
+    """Its name; None: there is no such stream."""
+    return None if stream is None else _word(stream.get("codec_name")) or UNKNOWN
 
 
 def _number(value: object) -> float | None:
