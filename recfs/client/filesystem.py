@@ -10,20 +10,21 @@ import io
 import os
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, cast
+from typing import Any
 
+from fsspec.compression import compr
+from fsspec.core import get_compression
 from fsspec.spec import AbstractFileSystem
 
 from recfs.client.errors import InvalidName
+from recfs.client.opened import Compressed, Input, Output, Text
 from recfs.client.places import default_root
 from recfs.client.tree import NAME_MAX_BYTES
-from recfs.client.writing import Draft, open_folder
+from recfs.client.writing import Draft, is_draft, open_folder
 
 _IN_PLACE = {"ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND, "r+b": os.O_RDWR}
 
@@ -93,8 +94,8 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
         except NotADirectoryError as error:
             raise FileNotFoundError(self._strip_protocol(path)) from error
 
-    def ls(self, path: Any, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """What is in a directory, or the file itself."""
+    def ls(self, path: Any, detail: bool = True, *, drafts: bool = False, **kwargs: Any) -> list[Any]:
+        """What is in a directory, or the file itself; without files that are being written (*drafts*: with them)."""
         found = self.info(path)
         if found["type"] != "directory":
             return [found] if detail else [found["name"]]
@@ -103,6 +104,8 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
         try:
             listed = []
             for name in os.listdir(descriptor):
+                if is_draft(name) and not drafts:
+                    continue
                 try:
                     info = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 except FileNotFoundError:
@@ -152,13 +155,19 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
     _rm = rm_file
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
-        """Remove what is named; a name that is there is no pattern, whatever characters are in it."""
-        for each in path if isinstance(path, (list, tuple)) else [path]:
+        """Remove what is named; a name that is there is no pattern, whatever characters are in it.
+
+        The whole tree is not removed: raises InvalidName.
+        """
+        paths = path if isinstance(path, (list, tuple)) else [path]
+        if not all(self._strip_protocol(each) for each in paths):
+            raise InvalidName("an empty path is the whole tree, which is not removed")
+        for each in paths:
             name = self._strip_protocol(each)
             if not self.exists(name):
                 super().rm(each, recursive=recursive, maxdepth=maxdepth)
                 continue
-            below = self.find(name, maxdepth=maxdepth, withdirs=True) if recursive else []
+            below = self.find(name, maxdepth=maxdepth, withdirs=True, drafts=True) if recursive else []
             for found in sorted({name, *below}, reverse=True):
                 self.rm_file(found)
 
@@ -197,12 +206,17 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
         compression: str | None = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
         """As fsspec has it; a block that raises leaves nothing, also of text."""
-        if "b" in mode or compression is not None:
-            return super().open(path, mode, block_size, cache_options, compression, **kwargs)
+        if "b" in mode:
+            by = None if compression is None else get_compression(self._strip_protocol(path), compression)
+            opened = super().open(path, mode, block_size, cache_options, by if mode == "rb" else None, **kwargs)
+            if by is None or mode == "rb":
+                return opened
+            compressor = compr[by](opened, mode=mode[0])
+            return Compressed(compressor, opened) if isinstance(opened, Output) else compressor
         known = ("encoding", "errors", "newline")
         text = {key: kwargs.pop(key) for key in known if key in kwargs}
-        binary = self.open(path, mode.replace("t", "") + "b", block_size, cache_options, **kwargs)
-        return _Text(binary, **text)
+        binary = self.open(path, mode.replace("t", "") + "b", block_size, cache_options, compression, **kwargs)
+        return Text(binary, **text)
 
     def _open(
         self, path: Any, mode: str = "rb", block_size: Any = None, autocommit: bool = True, cache_options: Any = None,
@@ -215,25 +229,16 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
             raise ValueError(f"mode {mode!r}: files are opened with rb, wb, xb, ab or r+b")
         with self._at(path, make=self.auto_mkdir and mode in ("wb", "xb", "ab")) as (folder, name):
             if mode in ("wb", "xb"):
-                return _Output(Draft(os.dup(folder), self.root.joinpath(*parts[:-1]), name), mode, autocommit)
+                return Output(Draft(os.dup(folder), self.root.joinpath(*parts[:-1]), name), mode, autocommit)
             flags = os.O_RDONLY if mode == "rb" else _IN_PLACE[mode]
             file = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666, dir_fd=folder)
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise IsADirectoryError(self._strip_protocol(path))
-            return _Input(io.FileIO(file)) if mode == "rb" else open(file, mode)
+            return Input(io.FileIO(file)) if mode == "rb" else open(file, mode)
         except BaseException:
             os.close(file)
             raise
-
-
-class _Input(io.BufferedReader):
-    """A file that is read, and knows its size: fsspec asks for it where parts of files are read."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return os.fstat(self.fileno()).st_size
 
 
 def _info(name: str, found: os.stat_result) -> dict[str, Any]:
@@ -243,137 +248,6 @@ def _info(name: str, found: os.stat_result) -> dict[str, Any]:
         "islink": stat.S_ISLNK(found.st_mode), "created": found.st_ctime, "mtime": found.st_mtime,
         "mode": found.st_mode, "uid": found.st_uid, "gid": found.st_gid, "ino": found.st_ino, "nlink": found.st_nlink,
     }  # fmt: skip
-
-
-class _Output(io.BufferedIOBase):
-    """What is written to a draft: shown when it is closed, or when its transaction ends."""
-
-    def __init__(self, draft: Draft, mode: str, autocommit: bool) -> None:
-        self._draft = draft
-        self._exclusive = mode == "xb"
-        self._autocommit = autocommit
-        self._over = False
-        self._earlier = sys.exception()
-        self.mode = mode
-        try:
-            if self._exclusive and draft.taken():
-                raise FileExistsError(draft.target)
-            self._file: BinaryIO = draft.open()
-        except BaseException:
-            self._over = True
-            draft.discard()
-            raise
-
-    def writable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True: zip and parquet writers go back."""
-        return True
-
-    def write(self, data: Any) -> int:
-        """As that of files."""
-        if self._over:
-            return memoryview(data).nbytes  # what text had still in its buffer when all was given up
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        """As that of files."""
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As that of files."""
-        return self._file.seek(offset, whence)
-
-    def truncate(self, size: int | None = None) -> int:
-        """As that of files."""
-        return self._file.truncate(size)
-
-    def flush(self) -> None:
-        """Hand over to the kernel what was written; nobody sees it yet."""
-        if not self._over and not self._file.closed:
-            self._file.flush()
-
-    def close(self) -> None:
-        """Show it, unless a transaction is to; raises what that does, and then nothing is left.
-
-        An `OpenFile` of fsspec, and what pandas has around one, close their file when their block has raised, and do
-        not tell it so: then nothing is left, either.
-        """
-        if self.closed:
-            return
-        if not self._over and _is_left_for_an_error(self._earlier):
-            self.discard()
-        try:
-            if not self._over and self._autocommit:
-                self.commit()
-            elif not self._over:
-                self._file.close()
-        finally:
-            super().close()
-
-    def commit(self) -> None:
-        """Show it."""
-        self._over = True
-        try:
-            self._draft.prove()
-            self._draft.publish(replace=not self._exclusive)
-        finally:
-            self._draft.discard()
-
-    def discard(self) -> None:
-        """Leave nothing."""
-        self._over = True
-        self._draft.discard()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.discard()
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_over", True) and self._autocommit:
-            self.discard()  # nobody has closed it: it may be half of a file
-
-
-def _is_left_for_an_error(earlier: BaseException | None) -> bool:
-    """Whether it is the `__exit__` of a block that raised by which a file is closed; *earlier*: what was being handled
-    when the file was opened. Whoever closes a file while it handles an error itself has it shown.
-    """
-    error = sys.exception()
-    if error is None or error is earlier:
-        return False
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        frame = frame.f_back
-        if frame.f_code.co_name in ("__exit__", "__aexit__"):
-            given = [*frame.f_locals.values()]
-            given += [each for value in given if type(value) is tuple for each in value]
-            if any(each is error for each in given):
-                return True
-    return False
-
-
-class _Text(io.TextIOWrapper):
-    """Text over such a file."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._give_up()
-        super().__exit__(kind, error, trace)
-
-    def __del__(self) -> None:
-        if not self.closed:
-            self._give_up()
-
-    def _give_up(self) -> None:
-        if isinstance(self.buffer, _Output):
-            cast(_Output, self.buffer).discard()
 
 
 __all__ = ["RecfsFileSystem"]

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable
@@ -59,6 +60,14 @@ def _keep_owner(opened: int, before: os.stat_result) -> bool:
             continue
         return True
     return info.st_gid == before.st_gid
+
+
+_DRAFT = re.compile(r"\..*\.[0-9a-f]{16}(\.[^.]*)?", re.DOTALL)
+
+
+def is_draft(name: str) -> bool:
+    """Whether a file is called as one that is being written, or was when its writer died."""
+    return _DRAFT.fullmatch(name) is not None
 
 
 class Draft:
@@ -361,4 +370,4 @@ def open_folder(
     return folder
 
 
-__all__ = ["AsyncFile", "Draft", "Verify", "WritingBlock", "atomic_write", "open_folder", "rename_new"]
+__all__ = ["AsyncFile", "Draft", "Verify", "WritingBlock", "atomic_write", "is_draft", "open_folder", "rename_new"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import os
 import zipfile
@@ -214,6 +216,65 @@ def test_a_transaction_shows_all_or_nothing(fs: RecfsFileSystem, root: Path) -> 
         fs.pipe_file(f"{REC}/c", b"x")
         raise RuntimeError
     assert all_below(root) == [f"{REC}/a", f"{REC}/b"]
+
+
+@pytest.mark.parametrize("mode", ["wb", "wt", "xb"])
+@pytest.mark.parametrize("compression", ["gzip", "infer", "bz2"])
+def test_what_is_compressed_on_its_way_is_there_when_it_is_closed(
+    fs: RecfsFileSystem, root: Path, mode: str, compression: str
+) -> None:
+    """A compressor that is given a file does not close it."""
+    name, told = f"{REC}/a.csv.{'bz2' if compression == 'bz2' else 'gz'}", b"told" if "b" in mode else "told"
+    with fs.open(name, mode, compression=compression) as file:
+        file.write(told)
+        assert not fs.exists(name)
+    assert (bz2 if compression == "bz2" else gzip).decompress(fs.cat(name)) == b"told"
+    fs.rm(name)
+    file = fs.open(name, mode, compression=compression)
+    file.write(told)
+    file.close()
+    file.close()
+    assert all_below(root) == [name]
+    fs.rm(name)
+    with pytest.raises(RuntimeError), fs.open(name, mode, compression=compression) as file:  # noqa: PT012
+        file.write(told)
+        raise RuntimeError
+    left = fs.open(name, mode, compression=compression)
+    left.write(told)
+    del left
+    with pytest.raises(RuntimeError), fs.transaction:  # noqa: PT012
+        with fs.open(name, mode, compression=compression) as file:
+            file.write(told)
+        raise RuntimeError
+    assert all_below(root) == []
+    with fs.transaction, fs.open(name, mode, compression=compression) as file:
+        file.write(told)
+    assert all_below(root) == [name]
+
+
+def test_who_reads_a_directory_finds_no_half_of_a_file(fs: RecfsFileSystem, root: Path) -> None:
+    """fsspec's patterns take names with a leading dot, too."""
+    fs.pipe_file(f"{REC}/whole.csv", b"1,2")
+    files = [fs.open(f"{REC}/{name}", "wb") for name in ("half.csv", ".csv", "half", "two\nlines.csv")]
+    for file in files:
+        file.write(b"1")
+        file.flush()
+    assert len(all_below(root)) == 5
+    assert fs.glob(f"{REC}/*.csv") == fs.find(REC) == fs.ls(REC, detail=False) == [f"{REC}/whole.csv"]
+    assert [names for *_, names in fs.walk(REC)] == [["whole.csv"]]
+    for file in files:
+        file.discard()
+    fs.open(f"{REC}/dead.csv", "wb").write(b"left by a writer that died")
+    fs.rm(REC, recursive=True)
+    assert all_below(root) == []
+
+
+@pytest.mark.parametrize("path", ["", "/", "recfs://", ["users", "/"]])
+def test_the_whole_tree_is_not_removed_by_an_empty_path(fs: RecfsFileSystem, root: Path, path: str) -> None:
+    fs.pipe_file(FILE, b"x")
+    with pytest.raises(InvalidName):
+        fs.rm(path, recursive=True)
+    assert all_below(root) == [FILE]
 
 
 def test_files_are_changed_in_place_where_that_is_asked_for(fs: RecfsFileSystem) -> None:
