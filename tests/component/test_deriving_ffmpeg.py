@@ -182,6 +182,7 @@ def is_red(picture: Path, look: str) -> bool:
     ("source", "size"),
     [
         ("size=64x36", (640, 360)),
+        ("size=64x36,format=yuv444p10le", (640, 360)),  # of what phones record in HDR PNGs would have 16 bits
         ("size=90x160", (640, 1138)),
         ("size=16x4096", (8, 1920)),  # 640 pixels wide it would be 163,840 high
         ("size=4096x16", (640, 2)),
@@ -203,7 +204,7 @@ def test_a_thumbnail_is_bounded_and_looks_like_the_video(tmp_path: Path, source:
         subprocess.run([*command, *told.before, "-i", "source.mkv", *told.after], check=True, timeout=60, cwd=tmp_path)
         (stream,) = looked_at(tmp_path / "principal")["streams"]
         (tmp_path / "principal").unlink()
-        assert (stream["width"], stream["height"]) == size
+        assert (stream["width"], stream["height"], stream["pix_fmt"]) == (*size, "rgb24")
 
 
 @pytest.mark.parametrize("source", ["size=160x45,setsar=1/2", "size=80x90"])

@@ -90,7 +90,7 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
         case Product.THUMBNAIL:
             return Recipe(
                 ("-ss", f"{_at_s(rule, facts):.3f}"),
-                ("-map", VIDEO, "-frames:v", "1", "-vf", _within(wide, _TALLEST * wide), *_PNG, PRINCIPAL),
+                ("-map", VIDEO, "-frames:v", "1", "-vf", _within(wide, _TALLEST * wide), *_RGB, PRINCIPAL),
             )
         case Product.AUDIO:
             return Recipe((), (*_AUDIO, "-c:a", "libmp3lame", "-b:a", "64k", "-f", "mp3", PRINCIPAL))
@@ -129,19 +129,8 @@ def last_frame(rule: DeriveRule, facts: Facts) -> Recipe | None:
     if rule.product is not Product.THUMBNAIL:
         return None
     held = f"fps=10:eof_action=pass,tpad=stop=-1:stop_mode=clone,trim=start={_at_s(rule, facts):.3f}"
-    return Recipe(
-        (),
-        (
-            "-map",
-            VIDEO,
-            "-vf",
-            f"{held},{_within(rule.wide, _TALLEST * rule.wide)}",
-            "-frames:v",
-            "1",
-            *_PNG,
-            PRINCIPAL,
-        ),
-    )
+    shown = f"{held},{_within(rule.wide, _TALLEST * rule.wide)}"
+    return Recipe((), ("-map", VIDEO, "-vf", shown, "-frames:v", "1", *_RGB, PRINCIPAL))
 
 
 def _at_s(rule: DeriveRule, facts: Facts) -> float:
@@ -185,6 +174,8 @@ def playlist(written: Iterable[str], media: str) -> str:
 _TALLEST: Final = 3
 """A thumbnail is so many times as high as wide at most: a video of 1 by 16384 pixels has one, too."""
 _PNG: Final = ("-f", "image2pipe", "-c:v", "png")
+_RGB: Final = (*_PNG, "-pix_fmt", "rgb24")
+"""Of 8 bits, and no palette: what every viewer shows."""
 
 
 def _within(width: int, height: int) -> str:
