@@ -37,6 +37,8 @@ STUMP_S: Final = 10.0
 """Longest that ffprobe looks into what is known to be broken: whatever it says of it is extra."""
 ESTIMATED: Final = "Estimating duration from bitrate"
 """What ffprobe warns of where nothing says how long a stream is (raw AAC, MP3 without a Xing header): it guesses."""
+LEAST_BPS: Final = 100
+"""What has fewer bits for each second is measured: its head says what cannot be, or it shows a picture an hour."""
 PROBE: Final = (
     "-v", "warning", "-hide_banner", "-show_entries", SHOW, "-of", "json=c=1", *as_words(reading()), "-i", INPUT
 )  # fmt: skip
@@ -138,7 +140,7 @@ class Checks:
             return Finding(str(error))
         if facts is not None and facts.streams >= MOST_STREAMS:  # of a transport stream the rest is left out
             return Finding(MANY_STREAMS, is_sure=False, is_final=True)
-        if facts is not None and (facts.duration_s is None or ESTIMATED in outcome.said):
+        if facts is not None and (_is_unlikely(facts.duration_s, size) or ESTIMATED in outcome.said):
             facts = facts._replace(duration_s=await self._duration(fd) or facts.duration_s)
         reason = judge(kind, facts)
         if reason is None and self.settings.decode_tail:
@@ -180,6 +182,11 @@ class Checks:
         if outcome.ended is Ended.FAILED or (outcome.ended is Ended.WELL and outcome.said.strip()):
             return f"its end cannot be decoded: {why_unreadable(outcome.said)}"
         return None
+
+
+def _is_unlikely(duration_s: float | None, size: int) -> bool:
+    """Whether a recording of *size* bytes does not play so long by what anybody records; None: it does not say."""
+    return duration_s is None or size * 8 < duration_s * LEAST_BPS
 
 
 def _pread(fd: int, offset: int, length: int) -> bytes:

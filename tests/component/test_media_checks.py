@@ -369,6 +369,25 @@ async def test_a_recording_with_a_hundred_sounds_is_whole(
     assert found.facts.duration_s is not None
 
 
+@pytest.mark.parametrize("kind", ["mp3", "mkv"])
+async def test_a_length_that_cannot_be_is_measured(media_samples: Samples, tmp_path: Path, kind: str) -> None:
+    """A head may say anything: 650 days of sound in some kilobytes would be cut into chunks, and shown to people."""
+    path = tmp_path / f"talk.{kind}"
+    with_sounds(media_samples, tmp_path / "talk.mkv", 1)
+    data = bytearray((media_samples["mp3"] if kind == "mp3" else path).read_bytes())
+    if kind == "mp3":
+        at = next(at for word in (b"Xing", b"Info") if (at := data.find(word)) >= 0)
+        data[at + 8 : at + 12] = b"\x7f\xff\xff\xff"  # frames
+    else:
+        at = data.find(b"\x44\x89\x88")  # Duration, a float of 8 bytes, in milliseconds
+        data[at + 3 : at + 11] = struct.pack(">d", 5e10)
+    path.write_bytes(data)
+    found = await looked_into(path)
+    assert (found.reason, found.is_sure) == (None, True)
+    assert found.facts is not None
+    assert found.facts.duration_s == pytest.approx(1.0 if kind == "mp3" else 2.0, abs=0.2)
+
+
 async def test_a_codec_that_the_program_does_not_know_is_no_fault(media_samples: Samples, tmp_path: Path) -> None:
     """Cameras have newer ones than the ffprobe of a machine; nobody but the operator could mend that."""
     with_sounds(media_samples, tmp_path / "video.mkv", 1)
