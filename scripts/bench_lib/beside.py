@@ -164,6 +164,12 @@ def _write(folder: Path, until: Callable[[], bool]) -> float:
     return written / (time.perf_counter() - began)
 
 
+def _write_for(folder: Path, seconds: float) -> float:
+    """The same, for so long."""
+    ends = time.monotonic() + seconds
+    return _write(folder, lambda: time.monotonic() > ends)
+
+
 def _verify(context: Context) -> None:
     store = RecfsTarget(context.target.home / "verified")
     try:
@@ -190,8 +196,7 @@ def _verify(context: Context) -> None:
         verify()  # the pages are warm, and the code
         context.put(VERIFY.key, Sample(verify() / digest, None))
         store.settle()
-        ends = time.monotonic() + 3.0
-        alone = _write(writes, lambda: time.monotonic() > ends)
+        alone = _write_for(writes, 3.0)
         store.settle()
         worker = threading.Thread(target=verify)
         worker.start()
@@ -222,9 +227,8 @@ def _probes(context: Context) -> None:
         probed = store.tree / "users" / "1" / "recordings" / "9"
         _fill(probed, context.sizes.probed_files)
         store.settle()
-        ends = time.monotonic() + 3.0
         writes = store.tree / "users" / "2" / "recordings" / "1"
-        alone = _write(writes, lambda: time.monotonic() > ends)
+        before = _write_for(writes, 3.0)
         store.settle()
         store.go_cold()
 
@@ -255,6 +259,9 @@ def _probes(context: Context) -> None:
         worker.start()
         beside = _write(writes, lambda: not worker.is_alive())
         worker.join()
+        store.settle()
+        # Before and after: who else uses the machine comes and goes.
+        alone = (before + _write_for(writes, 3.0)) / 2
         context.put(PROBES_WRITE.key, Sample(beside / alone, None))
     finally:
         store.stop()
