@@ -18,7 +18,7 @@ import trio
 import recfs
 import recfs.api
 from recfs import errors
-from recfs.cli.common import store
+from recfs.cli.common import methods, store
 from recfs.cli.common.options import Invocation
 from recfs.cli.common.store import locate, open_store
 from recfs.config import S3Section, config_for_root, plain
@@ -60,13 +60,13 @@ def test_every_method_is_answered_without_a_daemon_or_says_that_it_takes_one(
     """The catalogue is asked, or the store is taken into use for it, or whoever asks is told what it takes."""
     monkeypatch.setattr(store, "reports_at", lambda root: SimpleNamespace(reading=lambda: nullcontext(root)))
     here = store.Store(stopped_store)
-    if method in store._LIVE_ONLY:
-        assert method not in store._WRITING
+    if method in methods.LIVE_ONLY:
+        assert method not in methods.WRITING
         with pytest.raises(errors.DaemonNotRunning, match=f"no daemon runs on {stopped_store}; ."):
             here.call(method)
     else:
         question = here._question(method, defaultdict(lambda: None))
-        assert (question is None) == (method in store._WRITING)
+        assert (question is None) == (method in methods.WRITING)
 
 
 def test_reading_commands_read_the_catalogue(stopped_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ _TAKES_ONE: Final = "this takes one; `recfs mount` starts it"
 LIVE_ONLY: Final = {
     "drain": "what waits is done after the next `recfs mount`",
     "stop": "nothing to stop",
+    "leave": "nothing to be left",
     "reload": "the next `recfs mount` reads the configuration",
     "upgrade": "the next `recfs mount` starts what lies on the disk",
 } | dict.fromkeys(
