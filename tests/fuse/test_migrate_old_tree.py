@@ -5,6 +5,7 @@ What each file is to become is known from the tree's maker (scripts/old_tree_lib
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -92,9 +93,10 @@ def migration(store: Mount) -> Migration:
 def descendants(pid: int) -> Iterator[int]:
     """A process and all that it started, by proc(5)."""
     yield pid
-    for task in Path("/proc", str(pid), "task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from descendants(int(child))
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        for task in Path("/proc", str(pid), "task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from descendants(int(child))
 
 
 def killed_run(migration: Migration, files: int) -> None:
@@ -108,7 +110,10 @@ def killed_run(migration: Migration, files: int) -> None:
     try:
         wait_until(lambda: run.poll() is not None or migration.brought() >= files, f"{files} files came")
         assert run.poll() is None, run.stderr.read() if run.stderr is not None else ""
-        groups = {os.getpgid(pid) for pid in descendants(run.pid)}
+        groups = set()
+        for pid in descendants(run.pid):
+            with contextlib.suppress(ProcessLookupError):
+                groups.add(os.getpgid(pid))
         assert os.getpgid(0) not in groups
     finally:
         os.killpg(run.pid, signal.SIGKILL)

@@ -177,13 +177,17 @@ def tiny(request: pytest.FixtureRequest, store: Mount) -> Iterator[Mount]:
 
 
 def take_all(root: Path) -> Path:
-    """Fill a disk out of band, to the last byte."""
+    """Fill a disk out of band, to the last byte. Of what is written ext4 sets more aside than it takes in the end."""
     filler = root / "filler"
     with filler.open("wb", buffering=0) as stream:
-        for size in (MIB, 4096, 512, 1):
-            with contextlib.suppress(OSError):
-                while stream.write(bytes(size)):
-                    pass
+        before = -1
+        while stream.tell() > before:
+            before = stream.tell()
+            for size in (MIB, 4096, 512, 1):
+                with contextlib.suppress(OSError):
+                    while stream.write(bytes(size)):
+                        pass
+            os.fsync(stream.fileno())
     return filler
 
 
