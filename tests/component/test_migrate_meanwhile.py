@@ -40,9 +40,10 @@ def test_a_shared_file_that_is_shown_since_is_not_taken_for_the_users_own(
     migration = Migration(tmp_path)
     migration.file("a", b"mine!", TARGET)
     migration.at(TARGET).parent.mkdir(parents=True)
-    monkeypatch.setattr(
-        "recfs.migration.run.arrivals.is_shown", lambda tree, path: migration.at(TARGET).read_bytes() == b"shown"
-    )
+    for room in ("running", "arrivals"):
+        monkeypatch.setattr(
+            f"recfs.migration.run.{room}.is_shown", lambda tree, path: migration.at(TARGET).read_bytes() == b"shown"
+        )
     migration.run(options=meanwhile(migration, b"shown", same_time=True))
     assert migration.at(TARGET).read_bytes() == b"mine!"
     assert migration.row("a").step is Step.COPIED

@@ -594,7 +594,8 @@ def test_a_shown_file_gives_way_to_the_users_own(migration: Migration, monkeypat
     migration.file("a", b"mine", target)
     migration.at(target).parent.mkdir(parents=True)
     migration.at(target).write_bytes(b"shown")
-    monkeypatch.setattr("recfs.migration.run.running.is_shown", lambda tree, path: path == os.fsencode(target))
+    for room in ("running", "arrivals"):
+        monkeypatch.setattr(f"recfs.migration.run.{room}.is_shown", lambda tree, path: path == os.fsencode(target))
     migration.run()
     assert migration.at(target).read_bytes() == b"mine"
     assert migration.row("a").brought is Brought.NEW
