@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recfs import keeping
+from recfs import keeping, notifying
 from recfs.errors import RecfsError, StoreError
 from recfs.fs.handover.inheritance import Inheritance
 from recfs.fs.handover.kept_files import NAMELESS, KeptNameless
@@ -65,6 +65,8 @@ class KeptMount:
             file.write(json.dumps({"unsent": unsent}).encode("ascii"))
             with self._parts.problems.aside("keeping", None):  # else it is taken for one that died
                 keeping.store(note, keeping.LEFT)
+                if not notifying.has_heard():
+                    log.warning("the service manager has not said that it has the note of what was left to be told")
 
     def taken_over(self) -> None:
         """The mount is this daemon's: should it die, nobody takes it for one that had left."""

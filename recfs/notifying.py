@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import subprocess
 import time
@@ -29,6 +30,8 @@ TELL_S: Final = 10.0
 START_AT_MOST_S: Final = 4 * 3600.0
 """… but a start that takes longer is no start."""
 STATUS_S: Final = 1.0
+HEARD_S: Final = 5.0
+"""How long a daemon that ends waits until the manager has heard what it said last."""
 LEFT_BEHIND: Final = 3
 """Where so many probes wait for an answer, no more are sent."""
 
@@ -52,6 +55,24 @@ def send(state: str, fd: int = -1) -> None:
         channel.connect(f"\0{address[1:]}" if address.startswith("@") else address)
         fds = [fd] if fd >= 0 else []
         socket.send_fds(channel, [state.encode("utf-8", "backslashreplace")], fds, socket.MSG_DONTWAIT)
+
+
+def has_heard() -> bool:
+    """Wait until it has taken what it was told so far (sd_notify_barrier(3)); False: it has not, or there is none.
+
+    What a process says that ends at once may come after its successor has started. Raises OSError.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            send("BARRIER=1", write)
+        finally:
+            os.close(write)
+        poll = select.poll()
+        poll.register(read, 0)
+        return bool(poll.poll(HEARD_S * 1000))  # it closes its copy
+    finally:
+        os.close(read)
 
 
 def tell_of_reload(state: str) -> None:

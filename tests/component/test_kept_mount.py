@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from recfs import keeping
+from recfs import keeping, notifying
 from recfs.fuse.acceleration import Acceleration
 from recfs.fuse.mounting import OwnMount
 from recfs.fuse.passthrough import Inherited
@@ -53,3 +56,47 @@ async def test_a_mount_that_nobody_took_is_not_left_to_anybody(
     assert fs.parts.problems.as_json(), "it is told"
     kept.let_go()
     assert {keeping.LEDGER, keeping.DEVICE} <= set(removed), "nor does half of it stay there"
+
+
+class Manager:
+    """A service manager that takes what it is told when it comes to it."""
+
+    def __init__(self, place: Path) -> None:
+        self.heard: list[bytes] = []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(place))
+
+    def hear(self) -> None:
+        """Take one message; copies of descriptors are closed, as sd_notify_barrier(3) wants it."""
+        said, fds, _, _ = socket.recv_fds(self.socket, 4096, 4)
+        self.heard.append(said)
+        for fd in fds:
+            os.close(fd)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+async def test_a_daemon_that_leaves_ends_when_its_note_was_taken(kept: KeptMount, tmp_path: Path) -> None:
+    """Else the next one starts without it, and takes this one for dead."""
+    with contextlib.closing(Manager(tmp_path / "nobody")) as manager:
+        late = threading.Thread(target=lambda: [manager.hear() for _ in range(2)])
+        late.start()
+        kept.leave([7])
+        assert manager.heard == [b"FDSTORE=1\nFDNAME=recfs-left", b"BARRIER=1"]
+        late.join(10)
+
+
+async def test_a_manager_that_does_not_hear_holds_up_no_end(
+    kept: KeptMount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
+) -> None:
+    monkeypatch.setattr(notifying, "HEARD_S", 0.01)
+    expect_log("has not said that it has the note")
+    with contextlib.closing(Manager(tmp_path / "nobody")):
+        kept.leave([])
+
+
+@pytest.mark.expect_log("keeping: .*No such file")
+async def test_where_there_is_no_manager_any_more_that_is_told(kept: KeptMount, fs: Filesystem) -> None:
+    kept.leave([])
+    assert [each["part"] for each in fs.parts.problems.as_json()] == ["keeping"]

@@ -48,7 +48,9 @@ class DescriptorStore:
             lines = dict(line.split("=", 1) for line in state.decode().splitlines())
             name = lines.get("FDNAME", "")
             with self._lock:
-                if "FDSTORE" in lines:
+                if "BARRIER" in lines:
+                    os.close(fds[0])
+                elif "FDSTORE" in lines:
                     self.kept[name] = fds[0]
                 elif "FDSTOREREMOVE" in lines:
                     self._drop(name)
