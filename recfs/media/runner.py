@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from recfs.errors import MediaUnavailable
+from recfs.media.modesty import be_modest
 from recfs.media.programs import INPUT, Program, installed, version_of
-from recfs.media.sandbox import FAILED, NICE, OWN, REPORT
+from recfs.media.sandbox import FAILED, OWN, REPORT
 from recfs.subprocesses import CHUNK_BYTES, Hanging, end, hear_end
 
 if TYPE_CHECKING:
@@ -194,8 +195,7 @@ class Runner:
                 )  # fmt: skip
             except OSError as error:
                 raise MediaUnavailable(f"no program can be run: {error}") from error
-        with suppress(OSError):  # it has ended
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+        be_modest(process.pid)
         assert process.stdout is not None
         assert process.stderr is not None
         output, said, ended = bytearray(), bytearray(), Ended.OUT_OF_TIME

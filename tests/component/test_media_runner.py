@@ -21,8 +21,9 @@ import trio.testing
 from recfs.core.media.formats import as_words, reading
 from recfs.errors import MediaUnavailable
 from recfs.media import runner as module
+from recfs.media.modesty import SLICE_NS, be_modest
 from recfs.media.runner import INPUT, Ended, Limits, Outcome, Runner
-from recfs.media.sandbox import FAILED
+from recfs.media.sandbox import FAILED, NICE
 from tests.helpers.media import Samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("ffmpeg", "ffprobe")]  # they run programs
@@ -62,6 +63,31 @@ async def run(path: Path, *words: str, limits: Limits | None = None, runner: Run
         return await (runner or Runner(2)).run("ffprobe", words, fd, limits or Limits())
     finally:
         os.close(fd)
+
+
+async def test_a_program_gives_way_to_all_others(programs: Path, tmp_path: Path) -> None:
+    program(programs, "print(os.getpriority(os.PRIO_PROCESS, 0))")
+    (tmp_path / "file").touch()
+    assert int((await run(tmp_path / "file")).output) == NICE
+
+
+def test_it_does_so_within_a_tenth_of_a_millisecond() -> None:
+    """What it becomes has its slice, too (sched_setattr(2))."""
+    sched = Path("/proc/self/sched")  # with CONFIG_SCHED_DEBUG
+    if not sched.exists() or tuple(map(int, os.uname().release.split(".")[:2])) < (6, 12):
+        pytest.skip("needs Linux 6.12 and a /proc/PID/sched")
+    with subprocess.Popen(["sh", "-c", "read go; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        be_modest(child.pid)
+        child.stdin.write(b"go\nx")
+        child.stdin.flush()
+        assert child.stdout.read(1) == b"x", "it is the other program by now"
+        slices = [
+            line.split(":")[1] for line in Path(f"/proc/{child.pid}/sched").read_text().splitlines() if "slice" in line
+        ]
+        child.stdin.close()
+    assert [int(each) for each in slices] == [SLICE_NS]
 
 
 # --- what it reads ---------------------------------------------------------------------------------------------------
