@@ -34,6 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     slow_catalogue.add_option(parser)
 
 
+def pytest_sessionfinish() -> None:
+    """Who asked a silent mount and was given up has ended since; nobody else looks after it."""
+    where = sys.modules.get("recfs.cli.common.where")
+    for child in where._UNANSWERED if where is not None else ():
+        child.wait(20)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the developer's own store, credentials and service manager out; let CI skip no test."""
     # Hundreds of daemons are started: none of them should have to compile recfs first.

@@ -177,7 +177,7 @@ def _root_told(mount: Mount, child: "subprocess.Popen[bytes]", until_s: float) -
         child.kill()
         if child.stdout is not None:
             child.stdout.close()
-        _UNANSWERED.append(child)
+        _UNANSWERED[:] = [each for each in (*_UNANSWERED, child) if each.poll() is None]
         raise SilentMount(
             f"{mount.mount_point} does not answer: the process behind this mount is stopped or hangs"
         ) from exc
