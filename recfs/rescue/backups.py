@@ -70,6 +70,7 @@ class Backups:
         """Why those in the bucket are not known, if they are not."""
         self.skipped: list[str] = []
         """Which were not taken for the newest good one, and why."""
+        self._keys: dict[Path, Sequence[Any]] = {}
 
     def kept(self) -> list[Kept]:
         """All of them, oldest first; of the bucket as far as it answers (`trouble`). Raises NotAllowed, StoreError."""
@@ -142,6 +143,15 @@ class Backups:
             self.skipped.append(f"{each.header.name}: {damage}")
         return newest(each for each in kept if each.in_bucket)
 
+    def keys(self, identity: Path) -> Sequence[Any]:
+        """The secret keys in a file, which is read once: it may be a pipe. Waits for who writes to it.
+
+        Raises InvalidArgument.
+        """
+        if identity not in self._keys:
+            self._keys[identity] = sealing.identities_in(identity)
+        return self._keys[identity]
+
     @contextmanager
     def opened(self, wanted: Kept | Path, identity: Path | None, scratch: Path | None = None) -> Iterator[Opened]:
         """Decrypt a backup and look through it, in a scratch directory that is gone afterwards.
@@ -158,10 +168,10 @@ class Backups:
             file = Path(folder) / "catalogue.db"
             if kept is not None and kept.in_bucket:
                 path = self._fetched(kept, Path(folder))
-            with open(path, "rb") as source, open(file, "wb") as target:
+            with sealing.source(path) as source, open(file, "wb") as target:
                 os.fchmod(target.fileno(), 0o600)
                 if is_sealed and identity is not None:
-                    plain = sealing.unseal(source, target, sealing.identities_in(identity), never)
+                    plain = sealing.unseal(source, target, self.keys(identity), never)
                 else:
                     plain = sealing.copy(source, target, never)
             if kept is not None and (plain.size_bytes, plain.sha256) != (

@@ -53,7 +53,7 @@ class Restore:
 
     def dry_run(self, wanted: str | None, identity: Path | None) -> dict[str, Any]:
         """What a restore would find. Changes nothing. Raises as `run`."""
-        with self._plainly(), self._locked(), self._opened(wanted, identity) as backup:
+        with self._plainly(), self._read(identity) as backups, self._opened(backups, wanted, identity) as backup:
             self._tell(f"comparing {backup.contents.rows.get('node', 0):,} rows with what lies on the disk")
             finds = trio.run(self._survey, backup.file)
             return {"backup": _name(backup), "dry_run": True, "finds": finds}
@@ -73,10 +73,10 @@ class Restore:
         *bucket* False: what is in S3 is left as the backup has it. Raises RecfsError: RootBusy while a daemon runs,
         StoreError for a backup of another store, ObjectStoreError: run it again when S3 answers.
         """
-        with self._plainly(), self._locked():
+        with self._plainly(), self._read(identity) as backups:
             restoration = restoring.finish(self._store.private)
             if restoration is None:
-                with self._opened(wanted, identity) as backup:
+                with self._opened(backups, wanted, identity) as backup:
                     restoration = self._place(backup, forget=forget)
             else:
                 self._tell(f"going on with the restore of {restoration.backup}")
@@ -94,6 +94,15 @@ class Restore:
             raise StoreError(f"store {self._store.root}: {reason_of(error)}; {remedy}") from error
 
     @contextlib.contextmanager
+    def _read(self, identity: Path | None) -> Iterator[Backups]:
+        """Read the secret keys, and lock the store then: whoever is to write them into a pipe may never do it."""
+        backups = Backups(self._config, self._objects)
+        if identity is not None:
+            backups.keys(identity)
+        with self._locked():
+            yield backups
+
+    @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         private = self._store.private
         if not private.is_dir() and not any((self._store.root / os.fsdecode(top)).is_dir() for top in TOP_LEVELS):
@@ -108,9 +117,8 @@ class Restore:
             self._store.close()
 
     @contextlib.contextmanager
-    def _opened(self, wanted: str | None, identity: Path | None) -> Iterator[Opened]:
+    def _opened(self, backups: Backups, wanted: str | None, identity: Path | None) -> Iterator[Opened]:
         """The backup, whole, checked and of this store, in a scratch directory on its disk."""
-        backups = Backups(self._config, self._objects)
         chosen = Path(wanted) if wanted is not None and os.sep in wanted else self._listed(backups, wanted)
         for skipped in backups.skipped:
             self._tell(f"damaged, and left out: {skipped}")

@@ -7,6 +7,9 @@ through Python let it go every few KiB, so other threads hardly notice, and what
 from __future__ import annotations
 
 import hashlib
+import os
+import select
+import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 _MAX_IDENTITIES_BYTES = 1 << 16
+WRITER_S = 60.0
+"""How long a pipe is waited for that is to give a backup; meanwhile nothing else has the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,25 @@ def unseal(
     return plain.digest()
 
 
+def source(file: Path) -> BinaryIO:
+    """Open a backup that somebody named: a file, or a pipe that is written to soon. Raises InvalidArgument, OSError."""
+    opened = open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC))
+    try:
+        kind = stat.S_IFMT(os.fstat(opened.fileno()).st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFIFO):
+            raise InvalidArgument(f"{show_name(str(file))} is neither a file nor a pipe")
+        if kind == stat.S_IFIFO:
+            waiting = select.poll()
+            waiting.register(opened, select.POLLIN)
+            if not waiting.poll(WRITER_S * 1000):
+                raise InvalidArgument(f"{show_name(str(file))} is a pipe, and nobody has written to it")
+            os.set_blocking(opened.fileno(), True)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
 def identities_in(file: Path) -> list[pyrage.x25519.Identity]:
     """The secret keys in a file as `age-keygen` writes it. Raises InvalidArgument."""
     import pyrage
@@ -157,4 +181,4 @@ def identities_in(file: Path) -> list[pyrage.x25519.Identity]:
     return found
 
 
-__all__ = ["Digest", "copy", "digest_of", "identities_in", "seal", "unseal"]
+__all__ = ["Digest", "copy", "digest_of", "identities_in", "seal", "source", "unseal"]

@@ -175,6 +175,22 @@ async def test_of_what_is_in_s3_alone_the_object_is_asked_for(place: Path, tmp_p
         fs.checked_at_end = False
 
 
+async def test_keys_that_come_through_a_pipe_open_all_of_them(place: Path, tmp_path: Path) -> None:
+    """`--identity <(pass show backups)`: they can be read once."""
+    key = pyrage.x25519.Identity.generate()
+    async with filesystem(place, backup={"recipients": [str(key.to_public())]}) as fs:
+        for _ in range(2):
+            await backed_up(fs)
+        reader, writer = os.pipe()
+        try:
+            os.write(writer, str(key).encode())
+            os.close(writer)
+            found = Backups(fs.config).verify([], Path(f"/dev/fd/{reader}"))
+        finally:
+            os.close(reader)
+        assert [(each["damage"], each["opened"]) for each in found] == [(None, True)] * 2
+
+
 async def test_what_else_lies_beside_backups_holds_nobody_up(place: Path, tmp_path: Path) -> None:
     """Somebody else's FIFO, directory and link in a directory that several share."""
     async with filesystem(place / "root", backup={"directory": tmp_path}) as fs:

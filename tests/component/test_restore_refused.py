@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyrage
 import pytest
 import trio
 
-from recfs.errors import OutOfSpace, RecfsError, StoreError
+from recfs.errors import InvalidArgument, OutOfSpace, RecfsError, StoreError
 from recfs.rescue.restore import Restore
+from recfs.stores import sealing
+from recfs.stores.local import LocalStore
 
 from .build import REC, Filesystem, filesystem
 from .faults import EFFECTS
@@ -149,3 +152,56 @@ async def test_a_directory_that_may_not_be_written_to_is_named(place: Path) -> N
         await fs.reopen()
         assert await fs.read(f"{REC}/file") == OLD
         await fs.assert_consistent()
+
+
+@pytest.mark.usefixtures("any_log")
+async def test_who_waits_for_the_key_keeps_nobody_from_the_store(place: Path, tmp_path: Path) -> None:
+    """A FIFO that nobody has written to yet."""
+    key, fifo = pyrage.x25519.Identity.generate(), tmp_path / "key"
+    os.mkfifo(fifo)
+    async with filesystem(place / "store", backup={"recipients": [str(key.to_public())]}, **KEEPS) as fs:
+        await fs.write(f"{REC}/file", OLD)
+        await backed_up(fs)
+        await fs.stop()
+        restore = Restore(fs.config, lambda line: None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, lambda: restore.run(None, fifo, forget=False))
+            with trio.fail_after(10):
+                writer = await trio.to_thread.run_sync(lambda: open(fifo, "w"))  # when somebody reads
+            with writer:
+                store = LocalStore(fs.config.root)
+                store.open()
+                store.close()
+                writer.write(str(key))
+        await fs.reopen()
+        assert await fs.read(f"{REC}/file") == OLD
+
+
+@pytest.mark.usefixtures("any_log")
+async def test_a_catalogue_that_nobody_writes_into_a_pipe_is_waited_for_no_longer_than_told(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device is none at all: it may have no end. What somebody writes into a pipe is one."""
+    os.mkfifo(tmp_path / "fifo")
+    async with filesystem(place / "store", **KEEPS) as fs:
+        await fs.write(f"{REC}/file", OLD)
+        made = await backed_up(fs)
+        await fs.stop()
+        restore = Restore(fs.config, lambda line: None)
+
+        def run(path: str) -> Any:
+            return trio.to_thread.run_sync(lambda: restore.run(path, None, forget=False), abandon_on_cancel=True)
+
+        with trio.fail_after(10):
+            with monkeypatch.context() as patch:
+                patch.setattr(sealing, "WRITER_S", 0.01)
+                with pytest.raises(InvalidArgument, match="nobody has written"):
+                    await run(f"{tmp_path}/fifo")
+            with pytest.raises(InvalidArgument, match="is neither a file nor a pipe"):
+                await run("/dev/null")
+            async with trio.open_nursery() as nursery:
+                data = (Path(made.place) / made.header.name).read_bytes()
+                nursery.start_soon(trio.to_thread.run_sync, lambda: (tmp_path / "fifo").write_bytes(data))
+                await run(f"{tmp_path}/fifo")
+        await fs.reopen()
+        assert await fs.read(f"{REC}/file") == OLD
