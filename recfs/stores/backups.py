@@ -1,7 +1,8 @@
 """A directory with backups of the catalogue, on the store's disk or another. Blocking.
 
 A backup is there when its header is, which is renamed into its place last, after the bytes: whoever dies before leaves
-files that are no backup, and that the next one clears away.
+files that are no backup, and that the next one clears away. It knows them by the header, which lies there under another
+name until then: other bytes without a header are somebody's, who put them there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from recfs.core.naming import show_name
-from recfs.core.upkeep.backups import FOLDER, HEADER, PLAIN, SEALED, Header, Kept, header_of, read_header
+from recfs.core.upkeep.backups import FOLDER, HEADER, Header, Kept, header_of, read_header
 from recfs.errors import OutOfSpace, StoreError
 from recfs.stores.local import PRIVATE
 
@@ -74,7 +75,7 @@ class BackupFolder:
     @contextmanager
     def making(self, store: str) -> Iterator[Path]:
         """The name of a file that is being made; gone afterwards, unless it was renamed. Raises OSError."""
-        path = self.path / f"{_MAKING}{store[:8]}-{os.urandom(8).hex()}"
+        path = self._beside(store)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         try:
             yield path
@@ -82,15 +83,19 @@ class BackupFolder:
             with contextlib.suppress(OSError):
                 path.unlink()
 
+    def _beside(self, store: str) -> Path:
+        return self.path / f"{_MAKING}{store[:8]}-{os.urandom(8).hex()}"
+
     def clear(self, store: str) -> int:
-        """Remove what was being made when whoever made it died, and bytes without a header; how many there were.
+        """Remove what was being made, or removed, when whoever did that died; how many files there were.
 
         Only of this *store*, whose lock the caller has: others may keep theirs in the same directory.
         """
         names = set(os.listdir(self.path))
         begun = [name for name in names if name.startswith(f"{_MAKING}{store[:8]}-")]
-        own = f"catalogue-{store[:8]}-"
-        begun += [name for name in names if name.startswith(own) and _is_without(name, names)]
+        headers = [header for name in begun if (header := self._header(name, strict=False)) is not None]
+        halves = [each.name for each in headers if each.name in names and header_of(each.name) not in names]
+        begun = halves + begun  # in this order: the latter tell of the former
         for name in begun:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path / name)
@@ -102,13 +107,19 @@ class BackupFolder:
 
     def put(self, made: Path, header: Header) -> None:
         """Make a file that was written to its end, and is durable, a backup. Raises OSError."""
-        os.rename(made, self.path / header.name)
-        self._sync()
         with self.making(header.contents.store) as beside:
             with open(beside, "wb") as file:
                 file.write(header.to_json())
                 sync(file)
-            os.rename(beside, self.path / header_of(header.name))
+            self._sync()
+            os.rename(made, self.path / header.name)
+            try:
+                self._sync()
+                os.rename(beside, self.path / header_of(header.name))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path / header.name)
+                raise
         self._sync()
 
     def kept(self, store: str | None = None, *, all_of_it: bool = False) -> list[Kept]:
@@ -152,9 +163,12 @@ class BackupFolder:
 
     def remove(self, header: Header) -> None:
         """Remove a backup: first what says that it is one. Raises OSError."""
-        for name in (header_of(header.name), header.name):
+        beside = self._beside(header.contents.store)  # until the bytes are gone it says what they were
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path / header_of(header.name), beside)
+        for path in (self.path / header.name, beside):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path / name)
+                os.unlink(path)
         self._sync()
 
     def _sync(self) -> None:
@@ -168,11 +182,6 @@ class BackupFolder:
 def _at_once(path: str, flags: int) -> int:
     """Open what may be a FIFO, by whomever, and not wait for who writes to it."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _is_without(name: str, names: set[str]) -> bool:
-    """Whether there is no header beside the bytes of a backup."""
-    return name.endswith((PLAIN, SEALED)) and header_of(name) not in names
 
 
 def backup_folder(root: Path, directory: Path | None) -> BackupFolder:

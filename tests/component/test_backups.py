@@ -199,7 +199,7 @@ async def test_the_wrong_key_or_none_opens_nothing(sealed: Filesystem, tmp_path:
         (b"\xff\xfe", "no file of secret keys"),
     ):
         other.write_bytes(content)
-        with pytest.raises(InvalidArgument, match=told) as caught, found.opened(made, other):
+        with pytest.raises(InvalidArgument, match=told) as caught, Backups(sealed.config).opened(made, other):
             pass
         assert "NONSENSE" not in str(caught.value)
     with pytest.raises(InvalidArgument, match="No such file"), found.opened(made, tmp_path / "missing"):
@@ -292,12 +292,19 @@ async def test_those_of_another_store_in_the_same_directory_are_left_alone(place
         assert not (tmp_path / f".making-{first.header.contents.store[:8]}-0").exists()
 
 
-async def test_bytes_whose_header_is_missing_are_no_backup_and_go(fs: Filesystem) -> None:
-    made = await make(fs)
-    (folder(fs) / made.header.name.replace(".db", ".json")).unlink()
-    assert Backups(fs.config).kept() == []
-    again = await make(fs)
-    assert left(fs) == sorted([again.header.name, again.header.name.replace(".db", ".json")])
+async def test_bytes_that_somebody_keeps_there_without_a_header_are_no_backup_and_stay(place: Path) -> None:
+    """A copy made by hand, say, under a name that begins like those of backups, or is the one of a backup."""
+    async with filesystem(place, backup={"keep": 1}) as fs:
+        made = await make(fs)
+        header = folder(fs) / made.header.name.replace(".db", ".json")
+        by_hand = folder(fs) / f"catalogue-{made.header.contents.store[:8]}-before-the-upgrade.db"
+        by_hand.write_bytes(b"dear")
+        header.rename(folder(fs) / "put-away")
+        assert Backups(fs.config).kept() == []
+        again = await make(fs)
+        assert Backups(fs.config).kept() == [again]
+        theirs = [made.header.name, by_hand.name, "put-away"]
+        assert left(fs) == sorted([again.header.name, again.header.name.replace(".db", ".json"), *theirs])
 
 
 # --- no room, no disk ----------------------------------------------------------------------------------------------
