@@ -13,7 +13,7 @@ from recfs.core.life import Cause, Status
 from recfs.core.model import State
 from recfs.errors import NotFound, OutOfSpace, QuotaExceeded
 from recfs.fs.attributes import Changes
-from recfs.state.nodes import DirNode, LinkNode
+from recfs.state.nodes import DirNode, LinkNode, Node
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern
@@ -436,3 +436,35 @@ async def test_an_expired_recording_takes_nothing_from_the_trash(fs: Filesystem)
     assert [each["path"] for each in await listed(fs)] == [FILE]
     await ask(fs, "recording_keep", path=REC, on=True)
     assert await kept(fs, path=FILE) == {}
+
+
+async def test_what_comes_to_the_name_while_a_version_comes_back_goes_to_the_trash_whole(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a rename, while what was in its place is made ready to leave; its attributes had not been read."""
+    await fs.write(FILE, b"old")
+    await fs.drain()
+    await fs.unlink(FILE)
+    await fs.write(FILE, b"in its place")
+    await fs.write(OTHER, b"other")
+    for path in (FILE, OTHER):
+        await attribute(fs, path, b"user.of", path.encode())
+    await fs.drain()
+    await fs.reopen()
+    prepare = fs.vfs.removal.prepare
+
+    async def slowly(node: Node) -> bool:
+        monkeypatch.undo()
+        passed = bool(await prepare(node))
+        await fs.rename(OTHER, FILE)
+        return passed
+
+    monkeypatch.setattr(fs.vfs.removal, "prepare", slowly)
+    first = (await fs.answers()["trash_list"]({}))["entries"][0]
+    assert (await fs.answers()["trash_restore"]({"ids": [first["number"]], "force": True}))["kept"] == []
+    assert await fs.read(FILE) == b"old"
+    await fs.drain()
+    other = (await fs.answers()["trash_list"]({}))["entries"][-1]
+    await fs.answers()["trash_restore"]({"ids": [other["number"]], "to": f"{REC}/again"})
+    assert await fs.read(f"{REC}/again") == b"other"
+    assert await fs.parts.tree.xattrs(await fs.node(f"{REC}/again")) == {b"user.of": OTHER.encode()}

@@ -150,6 +150,32 @@ async def test_versions_that_are_moved_away_while_a_run_is_about_them_stay(
     assert await fs.names("shared/kept/142") == ["other_v1", "topics_v1", "topics_v3", "topics_v4"]
 
 
+async def test_a_version_that_is_opened_while_it_is_about_to_go_stays(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While what the trash keeps of it is read."""
+    for number in (1, 2, 3):
+        await fs.write(f"{REC}/topics_v{number}", b"old")
+    await fs.drain()
+    await fs.reopen()
+    fs.clock.advance(2 * DAY_S)
+    prepare = fs.vfs.removal.prepare
+
+    async def slowly(node: Any) -> bool:
+        monkeypatch.undo()
+        assert node.name == b"topics_v1"
+        opened.append(await fs.open(f"{REC}/topics_v1"))
+        return bool(await prepare(node))
+
+    opened: list[int] = []
+    monkeypatch.setattr(fs.vfs.removal, "prepare", slowly)
+    await swept(fs, "versions")
+    assert await fs.exists(f"{REC}/topics_v1")
+    await fs.vfs.files.release(opened[0])
+    await swept(fs, "versions")
+    assert not await fs.exists(f"{REC}/topics_v1")
+
+
 async def test_a_file_that_has_taken_the_name_of_a_version_that_goes_stays(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,8 +232,8 @@ class Returning:
         staging, size = await trio.to_thread.run_sync(self._take, entry, limiter=limiter)
         try:
             there = await self._tree.child(folder, name)
-            if there is not None:
-                await self._vfs.removal.prepare(there)
+            while there is not None and await self._vfs.removal.prepare(there):
+                there = await self._tree.child(folder, name)
             self._refuse(folder, name, entry, force=force)
             self._check(folder, name, entry, size)
             self._make_room(folder, name)

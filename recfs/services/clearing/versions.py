@@ -285,6 +285,8 @@ class VersionSweep:
     async def _remove(self, folder: DirNode, version: Version) -> bool:
         """False: it is another by now, or came to be used."""
         node = await self._tree.child(folder, version.name)
+        while node is not None and await self._vfs.removal.prepare(node):  # from here on no file is waited for
+            node = await self._tree.child(folder, version.name)
         if node is None or node.ino != version.ino or self._in_use()[version.ino]:
             return False
         if isinstance(node, DirNode):
