@@ -24,7 +24,7 @@ def default_root() -> Path:
     named = os.environ.get(ENV)
     if named:
         return checked_root(named, mounted=True)
-    found = sorted({_mount_point(line) for line in _MOUNTINFO.read_bytes().splitlines() if b" - fuse.recfs " in line})
+    found = sorted({_mount_point(line) for line in _MOUNTINFO.read_bytes().split(b"\n") if b" - fuse.recfs " in line})
     if len(found) != 1:
         told = "there is no recfs mount" if not found else f"there are {len(found)} recfs mounts"
         raise NotAMount(f"{told}: name a root, or set ${ENV}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from recfs.clock import boot_id
+from recfs.core.upkeep.mount_points import lines_of
 from recfs.errors import MountError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("recfs.daemon")
 
 FUSE_CONF = Path("/etc/fuse.conf")
+MOUNTINFO = Path("/proc/self/mountinfo")
 SUBTYPE = "recfs"
 KIND = f"fuse.{SUBTYPE}"
 AUTOMOUNT = "autofs"
@@ -142,7 +144,7 @@ class Line(NamedTuple):
 
 def _lines() -> list[Line]:
     found = []
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+    for line in lines_of(MOUNTINFO.read_bytes()):
         before, _, after = line.partition(b" - ")
         fields = before.split(b" ")
         found.append(Line(int(fields[0]), fields[2], _unescape(fields[4]), os.fsdecode(after.split(b" ")[0])))

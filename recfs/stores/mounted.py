@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from recfs.core.layout import TOP_DIRS
-from recfs.core.upkeep.mount_points import points_below
+from recfs.core.upkeep.mount_points import lines_of, points_below
 from recfs.errors import StoreError
 
 TABLE = Path("/proc/self/mountinfo")
@@ -22,7 +22,7 @@ TABLE = Path("/proc/self/mountinfo")
 def mounted_in(root: Path) -> frozenset[bytes]:
     """Mount points in the home tree below *root*, as mount paths; none where nobody says."""
     try:
-        lines = TABLE.read_bytes().splitlines()
+        lines = lines_of(TABLE.read_bytes())
     except OSError:
         return frozenset()
     top = os.path.realpath(os.fsencode(root))

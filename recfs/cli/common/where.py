@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recfs.cli.common import cwd
+from recfs.core.upkeep.mount_points import lines_of
 from recfs.errors import MountError
 
 ROOT_XATTR = "user.recfs.root"
@@ -59,7 +60,7 @@ class Mount:
 
 def mounts() -> list[Mount]:
     """Return what is mounted here, later mounts over earlier ones last."""
-    return [_parse(line) for line in MOUNTINFO.read_bytes().splitlines()]
+    return [_parse(line) for line in lines_of(MOUNTINFO.read_bytes())]
 
 
 def _parse(line: bytes) -> Mount:

@@ -9,6 +9,11 @@ from typing import Final
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 
 
+def lines_of(table: bytes) -> list[bytes]:
+    """The lines of the table. A name may have a carriage return in it, which ends none."""
+    return [line for line in table.split(b"\n") if line]
+
+
 def points_below(lines: Iterable[bytes], top: bytes) -> frozenset[bytes]:
     """Of the mount points that *lines* tell of, those below a directory: as paths below it."""
     found = set()
@@ -19,4 +24,4 @@ def points_below(lines: Iterable[bytes], top: bytes) -> frozenset[bytes]:
     return frozenset(found)
 
 
-__all__ = ["points_below"]
+__all__ = ["lines_of", "points_below"]
