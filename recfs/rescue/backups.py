@@ -140,6 +140,8 @@ class Backups:
             damage = self._damage(each, None, deep=False)
             if damage is None:
                 return each
+            if not self._is_there(each):
+                return self._newest_good(self.kept())  # there is a newer one, since it was one too many
             self.skipped.append(f"{each.header.name}: {damage}")
         return newest(each for each in kept if each.in_bucket)
 
@@ -204,8 +206,18 @@ class Backups:
         for kept in [self.chosen(name) for name in names] if names else self.kept():
             deep = identity is not None or not kept.header.is_sealed
             damage = kept.damage or self._damage(kept, identity, deep=deep)
+            if damage and not self._is_there(kept):  # it was one too many meanwhile
+                if not names:
+                    continue
+                kept = self.chosen(kept.header.name)  # at another place
+                damage = kept.damage or self._damage(kept, identity, deep=deep)
             told.append({"name": kept.header.name, "place": kept.place, "damage": damage, "opened": deep})
         return told
+
+    def _is_there(self, kept: Kept) -> bool:
+        """Whether it is listed still: the daemon removes those that are too many at any time."""
+        listed = [(each.header, each.in_bucket) for each in self.kept()]
+        return (kept.header, kept.in_bucket) in listed or (kept.in_bucket and self.trouble is not None)
 
     def _damage(self, kept: Kept, identity: Path | None, *, deep: bool) -> str | None:
         try:

@@ -16,6 +16,8 @@ from typing import Any
 import pyrage
 import pytest
 import trio
+import trio.from_thread
+import trio.lowlevel
 
 from recfs.core.upkeep.backups import Kept, header_of
 from recfs.errors import BackupDamaged, InvalidArgument, NotAllowed, NotFound, StoreError
@@ -173,6 +175,31 @@ async def test_of_what_is_in_s3_alone_the_object_is_asked_for(place: Path, tmp_p
         assert "no route" in found["wrong"][0]["reason"]
         fs.objects.heal()
         fs.checked_at_end = False
+
+
+async def test_one_that_goes_while_it_is_looked_at_is_not_damaged(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer one is made meanwhile, and the older is one too many."""
+    async with filesystem(place / "root", backup={"keep": 1}) as fs:
+        made, token = [await backed_up(fs)], trio.lowlevel.current_trio_token()
+
+        async def make() -> None:
+            made.append(await backed_up(fs))
+
+        def looked(self: Backups, *args: Any, **more: Any) -> str | None:
+            monkeypatch.undo()
+            trio.from_thread.run(make, trio_token=token)
+            return self._damage(*args, **more)
+
+        def backups() -> Backups:
+            monkeypatch.setattr(Backups, "_damage", looked)
+            return Backups(fs.config)
+
+        assert await trio.to_thread.run_sync(lambda: backups().verify([], None)) == []
+        with pytest.raises(NotFound, match="no backup called"):
+            await trio.to_thread.run_sync(lambda: backups().verify([made[-1].header.name], None))
+        found = backups()
+        assert await trio.to_thread.run_sync(lambda: found.chosen(None)) == made[-1]
+        assert found.skipped == []
 
 
 async def test_keys_that_come_through_a_pipe_open_all_of_them(place: Path, tmp_path: Path) -> None:
