@@ -189,6 +189,7 @@ async def test_a_file_that_is_open_is_repaired_when_it_is_closed(fs: Filesystem)
     flip(fs.root / FILE)
     result = await verify(fs)
     assert (result["corrupt"], "open" in result["found"][0]["reason"]) == (1, True)
+    assert kept(fs) == [], "a second name of the file's bytes would keep them for ever, were it removed now"
     await fs.close(number)
     assert (await verify(fs))["repaired"] == 1
     await fs.drain()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
     from recfs.tier.objectchecks import ObjectCheck, Paced
 
+IS_OPEN = "it is open: it can be repaired when it is closed"
+
 
 class Repair:
     """Replaces bad bytes by an object's."""
@@ -45,6 +47,8 @@ class Repair:
 
     async def from_object(self, node: FileNode, check: ObjectCheck, pace: Paced) -> tuple[bool, str]:
         """Repair it, after `ObjectCheck.look`: whether that is done, and in which words, or why not. Raises nothing."""
+        if node.body is not None:
+            return False, IS_OPEN
         try:
             self._space.admit_entry()
             self._space.admit(node.bytes)
@@ -69,13 +73,15 @@ class Repair:
 
     async def _replace(self, node: FileNode, check: ObjectCheck, staging: str, st_ino: int) -> tuple[bool, str]:
         path = await self._settled(node)
+        if node.body is not None:
+            return False, IS_OPEN  # before its bytes have a second name
         kept = await trio.to_thread.run_sync(
             self._store.keep_lost, path, b"corrupt-%d-%b" % (node.ino, node.name[:100]), limiter=self._pool.limiter
         )
         if await self._settled(node) != path or node.state is not State.CORRUPT or not check.is_current:
             return False, "it was changed or moved meanwhile"
         if node.body is not None:
-            return False, "it is open: it can be repaired when it is closed"
+            return False, IS_OPEN
         # Atomic from here on.
         entry = Garbage(
             self._tree.new_gid(), node.ino, node.kind, kept_path(node.parts()), self._tree.clock.steady_ns()
