@@ -138,21 +138,21 @@ def unseal(
 
 def source(file: Path) -> BinaryIO:
     """Open a backup that somebody named: a file, or a pipe that is written to soon. Raises InvalidArgument, OSError."""
-    opened = open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC))
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        kind = stat.S_IFMT(os.fstat(opened.fileno()).st_mode)
+        kind = stat.S_IFMT(os.fstat(fd).st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFIFO):
             raise InvalidArgument(f"{show_name(str(file))} is neither a file nor a pipe")
         if kind == stat.S_IFIFO:
             waiting = select.poll()
-            waiting.register(opened, select.POLLIN)
+            waiting.register(fd, select.POLLIN)
             if not waiting.poll(WRITER_S * 1000):
                 raise InvalidArgument(f"{show_name(str(file))} is a pipe, and nobody has written to it")
-            os.set_blocking(opened.fileno(), True)
+            os.set_blocking(fd, True)
+        return os.fdopen(fd, "rb")
     except BaseException:
-        opened.close()
+        os.close(fd)
         raise
-    return opened
 
 
 def identities_in(file: Path) -> list[pyrage.x25519.Identity]:

@@ -167,8 +167,8 @@ async def test_who_waits_for_the_key_keeps_nobody_from_the_store(place: Path, tm
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, lambda: restore.run(None, fifo, forget=False))
             with trio.fail_after(10):
-                writer = await trio.to_thread.run_sync(lambda: open(fifo, "w"))  # when somebody reads
-            with writer:
+                fd = await trio.to_thread.run_sync(os.open, fifo, os.O_WRONLY)  # when somebody reads
+            with os.fdopen(fd, "w") as writer:
                 store = LocalStore(fs.config.root)
                 store.open()
                 store.close()

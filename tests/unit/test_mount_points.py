@@ -16,9 +16,11 @@ ODD = b"/media/a\rb\rc\x0b\x1c\xc2\x85d\\040e"
 TABLE = b"".join(
     b"%d 2 0:%d / %b rw,relatime shared:1 - %b none rw\n" % line
     for line in (
-        (30, 40, ODD, b"tmpfs"), (31, 41, b"/mnt/re\rcordings", b"fuse.recfs"), (32, 42, b"/srv/store/users/5\rf", b"tmpfs"),
+        (30, 40, ODD, b"tmpfs"),
+        (31, 41, b"/mnt/re\rcordings", b"fuse.recfs"),
+        (32, 42, b"/srv/store/users/5\rf", b"tmpfs"),
     )
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ class Repair:
 
     async def from_object(self, node: FileNode, check: ObjectCheck, pace: Paced) -> tuple[bool, str]:
         """Repair it, after `ObjectCheck.look`: whether that is done, and in which words, or why not. Raises nothing."""
-        if node.body is not None:
+        if _is_open(node):
             return False, IS_OPEN
         try:
             self._space.admit_entry()
@@ -73,14 +73,14 @@ class Repair:
 
     async def _replace(self, node: FileNode, check: ObjectCheck, staging: str, st_ino: int) -> tuple[bool, str]:
         path = await self._settled(node)
-        if node.body is not None:
+        if _is_open(node):
             return False, IS_OPEN  # before its bytes have a second name
         kept = await trio.to_thread.run_sync(
             self._store.keep_lost, path, b"corrupt-%d-%b" % (node.ino, node.name[:100]), limiter=self._pool.limiter
         )
         if await self._settled(node) != path or node.state is not State.CORRUPT or not check.is_current:
             return False, "it was changed or moved meanwhile"
-        if node.body is not None:
+        if _is_open(node):
             return False, IS_OPEN
         # Atomic from here on.
         entry = Garbage(
@@ -103,6 +103,11 @@ class Repair:
         """Where its bytes lie; holds until the next await."""
         await self._backing_files.wait_for_moves(node)
         return self._backing_files.path_of(node)
+
+
+def _is_open(node: FileNode) -> bool:
+    """A call, for it may be another answer after each wait."""
+    return node.body is not None
 
 
 __all__ = ["Repair"]
