@@ -10,7 +10,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from recfs.core.upkeep.backups import BUCKET_FOLDER, HEADER, Header, Kept, header_of, read_header
+from recfs.core.upkeep.backups import BUCKET_FOLDER, HEADER, Header, Kept, header_of, is_given, read_header
 from recfs.errors import BackupDamaged, Interrupted
 from recfs.ports.object_errors import ObjectStoreError
 from recfs.ports.objects import ObjectMeta
@@ -51,11 +51,12 @@ class BucketBackups:
         return sorted(found, key=lambda each: each.header.order)
 
     def clear(self) -> None:
-        """Remove what was not sent to its end. Raises what S3 answers."""
+        """Remove what was not sent to its end: what else somebody keeps there stays. Raises what S3 answers."""
         for begun in self._objects.list_multiparts(BUCKET_FOLDER):
-            self._objects.abort_multipart(begun.key, begun.upload_id)
+            if is_given(begun.key.removeprefix(BUCKET_FOLDER)):
+                self._objects.abort_multipart(begun.key, begun.upload_id)
         names = [info.key.removeprefix(BUCKET_FOLDER) for info in self._objects.list(BUCKET_FOLDER)]
-        bytes_of = [name for name in names if not name.endswith(HEADER)]
+        bytes_of = [name for name in names if is_given(name)]
         self._delete(name for name in bytes_of if self._objects.get_small(BUCKET_FOLDER + header_of(name)) is None)
 
     def put(self, file: Path, header: Header, stopped: Stopped) -> None:

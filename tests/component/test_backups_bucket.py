@@ -14,6 +14,7 @@ import trio
 from recfs.core.upkeep.backups import BUCKET_FOLDER
 from recfs.errors import BackupDamaged, NotFound
 from recfs.ports.object_errors import PrefixTaken, Unreachable
+from recfs.ports.objects import ObjectMeta
 from recfs.rescue.backups import Backups
 from tests.fake_object_store import FakeObjectStore
 
@@ -142,6 +143,19 @@ async def test_what_is_not_sent_to_its_end_is_none_and_goes(fs: Filesystem, oper
     assert await fs.parts.work.upkeep.backups.send(made)
     assert in_bucket(fs) == [made.header.name]
     assert list(bucket(fs).list_multiparts()) == []
+
+
+async def test_what_somebody_keeps_there_under_another_name_stays(fs: Filesystem) -> None:
+    """A copy made by hand, say, and one that is on its way there."""
+    await sent(fs)
+    by_hand = [f"{BUCKET_FOLDER}{name}" for name in ("before-the-upgrade.db", "older/catalogue-x.db.age")]
+    for key in by_hand:
+        bucket(fs).put_small(key, b"dear", only_new=True)
+    upload = bucket(fs).start_multipart(f"{BUCKET_FOLDER}large.db", ObjectMeta())
+    made = await sent(fs)
+    assert made.header.name in in_bucket(fs)
+    assert all(bucket(fs).get_small(key) == b"dear" for key in by_hand)
+    assert [each.upload_id for each in bucket(fs).list_multiparts()] == [upload]
 
 
 @pytest.mark.expect_log("belongs to")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ from recfs.core.units import format_duration
 
 FORMAT = 1
 PLAIN, SEALED, HEADER = ".db", ".db.age", ".json"
-_MOST = (1 << 63) - 1
 """What the names end in: of a backup as it is, of one that is encrypted, and of what is written beside either."""
+_GIVEN = re.compile(r"catalogue-[^-/.]{1,8}-[0-9]{8}T[0-9]{6}Z(-[0-9]+)?\.db(\.age)?")
+_MOST = (1 << 63) - 1
 FOLDER = "backups"
 """In the store's own directory, where `[backup] directory` names no other."""
 BUCKET_FOLDER = ".recfs/backups/"
@@ -99,6 +101,11 @@ def stem_of(store: str, made_ns: int, serial: int = 0) -> str:
     """What the names of one backup begin with; *serial*: of several that were made within a second."""
     when = datetime.fromtimestamp(max(made_ns, 0) // 10**9, UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"catalogue-{store[:8] or 'new'}-{when}{f'-{serial}' if serial else ''}"
+
+
+def is_given(name: str) -> bool:
+    """Whether a file of bytes has a name as recfs gives it (`stem_of`)."""
+    return _GIVEN.fullmatch(name) is not None
 
 
 def header_of(name: str) -> str:
