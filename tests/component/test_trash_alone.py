@@ -66,3 +66,21 @@ async def test_what_such_a_command_removes_is_kept_until_the_store_says(place: P
         assert not await fs.exists(f"{REC}/topics_v1.json")
         listed = [each["path"] for each in (await fs.answers()["trash_list"]({}))["entries"]]
         assert listed == [f"{REC}/topics_v1.json"]
+
+
+async def test_of_numbers_only_those_are_meant_that_the_rest_means_too(place: Path) -> None:
+    """Nothing goes for its number that is younger, or another user's, than was said."""
+    async with filesystem(place / "root", trash={"retention": 7 * 86_400.0}) as fs:
+        await fs.write(KEPT, pattern(5_000))
+        await fs.unlink(KEPT)
+        await fs.drain()
+        answers = fs.answers()
+        (entry,) = (await answers["trash_list"]({}))["entries"]
+        ids = [entry["number"]]
+        others: list[dict[str, Any]] = [{"older_s": 3600.0}, {"user": "6"}, {"path": SMALL}]
+        for other in others:
+            assert (await answers["trash_purge"]({"ids": ids, **other}))["files"] == 0
+        for other in others[1:]:
+            assert (await answers["trash_restore"]({"ids": ids, **other}))["files"] == 0
+        assert not await fs.exists(KEPT)
+        assert (await answers["trash_purge"]({"ids": ids, "user": "5"}))["files"] == 1

@@ -32,10 +32,10 @@ class TrashAnswers:
         return {"trash_list": self.list, "trash_restore": self.restore, "trash_purge": self.purge}
 
     async def _chosen(self, params: dict[str, Any]) -> Sequence[Trashed]:
-        """Those that are meant: by `ids`, else by what `_meant` knows. Raises NotFound."""
-        ids = params.get("ids")
+        """Those that are meant: of `ids`, or of all, by what `_meant` knows. Raises NotFound."""
+        ids, is_meant = params.get("ids"), _meant(params)
         if ids is None:
-            return await self._trash.chosen(_meant(params))
+            return await self._trash.chosen(is_meant)
         found: list[Trashed] = []
         missing: list[int] = []
         for number in dict.fromkeys(ids):
@@ -45,7 +45,7 @@ class TrashAnswers:
                 missing.append(number)
         if missing:
             raise NotFound(f"the trash has no number {', '.join(map(str, missing[:10]))}")
-        return found
+        return [each for each in found if is_meant(each)]
 
     def _as_json(self, entry: Trashed) -> dict[str, Any]:
         return {
@@ -102,7 +102,7 @@ class TrashAnswers:
         return outcome.as_json() | {"restored": ended}
 
     async def purge(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Remove versions for good: by `ids`, or by what `_chosen` knows, or `all`."""
+        """Remove versions for good: those that `_chosen` knows, or `all`."""
         choices = ("ids", "path", "user", "since_s", "older_s")
         if not params.get("all") and all(params.get(key) is None for key in choices):
             raise InvalidArgument("ids, path, user, since_s, older_s or all has to be given")

@@ -11,12 +11,14 @@ from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH, Duration
 from recfs.cli.common.store import Store, locate, open_store
+from recfs.errors import NotFound
 
 _WHAT = click.argument("what", nargs=-1, metavar="[NUMBER|PATH]...")
 _SINCE = click.option(
     "--since", type=Duration(), metavar="DURATION", help="Only what was deleted within that time, such as 2h."
 )
 _USER = click.option("--user", metavar="ID", help="Only what was this user's: in users/ID and temp/ID.")
+_MOST_DIGITS = 100
 _OLDER = click.option("--older", type=Duration(), metavar="DURATION", help="Only what was deleted longer ago.")
 
 _LISTED = """
@@ -166,10 +168,17 @@ def _chosen(invocation: Invocation, what: tuple[str, ...], **by: Any) -> list[tu
     by = {key: value for key, value in by.items() if value is not None}
     if not what:
         return [(open_store(invocation), by)]
-    numbers = [int(each) for each in what if each.isascii() and each.isdigit()]
+    numbers = [_number(each) for each in what if each.isascii() and each.isdigit()]
     paths = [locate(invocation, Path(each)) for each in what if not (each.isascii() and each.isdigit())]
     chosen: list[tuple[Store, dict[str, Any]]] = [(place.store, {"path": place.path, **by}) for place in paths]
-    return ([(open_store(invocation), {"ids": numbers})] if numbers else []) + chosen
+    return ([(open_store(invocation), {"ids": numbers, **by})] if numbers else []) + chosen
+
+
+def _number(text: str) -> int:
+    """Raises NotFound for one that no version can have; of thousands of digits Python makes no number."""
+    if len(text) > _MOST_DIGITS or int(text) >= 1 << 63:
+        raise NotFound(f"the trash has no number {text[:40]}")
+    return int(text)
 
 
 def _say(ctx: click.Context, results: list[dict[str, Any]], done: str) -> None:
