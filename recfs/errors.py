@@ -172,7 +172,7 @@ class TooBig(FsError):
 
 
 class Stale(FsError):
-    """The inode is gone."""
+    """The inode is gone, or has other bytes than those that are meant."""
 
 
 class OtherDevice(FsError):

@@ -162,9 +162,9 @@ PARAMS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "next_version": {"path": PATH, "name": PATH, "extension": PATH},
     "versions_list": _VERSIONS,
     "cache_get": _CACHED | {"claim_s": SECONDS, "packed": FLAG},
-    "cache_put": _CACHED | {"result": ANY, "packed": TEXT},
+    "cache_put": _CACHED | {"result": ANY, "packed": TEXT, "made_of": WORD},
     "cache_wait": _CACHED | {"wait_s": SECONDS, "timeout_s": SECONDS},
-    "cache_release": _CACHED | {"claim": WHOLE},
+    "cache_release": _CACHED | {"claim": WHOLE, "made_of": WORD},
     "cache_stats": {},
     "duplicates": {
         "user": WORD, "min_bytes": WHOLE, "limit": WHOLE, "named": WHOLE, "after": WORD, "sha256": WORD,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -124,3 +125,40 @@ async def test_what_cannot_be_kept_is_given_all_the_same(fs: Filesystem, scratch
     async with caching(fs, scratch / "s") as cache:
         assert await thread(cache.once, A, KIND, lambda: float("inf")) == float("inf")
         assert await thread(cache.once, A, KIND, lambda: 5) == 5
+
+
+@pytest.mark.expect_log("is not kept: Stale: .* has other bytes by now")
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_was_made_of_earlier_bytes_is_not_kept_of_later_ones(
+    fs: Filesystem, scratch: Path, is_async: bool
+) -> None:
+    """The file is overwritten while its result is made: nobody can tell of which bytes that is."""
+
+    def ask(cache: ProcessingCache, path: str, make: Callable[[], str], **named: Any) -> Any:
+        return cache.once_async(path, KIND, partial(thread, make), **named) if is_async else thread(
+            cache.once, path, KIND, make, **named
+        )  # fmt: skip
+
+    async def overwrite() -> None:
+        await fs.write(A, b"another sound")
+        await fs.drain()
+
+    async with caching(fs, scratch / "s") as cache:
+        assert await ask(cache, A, lambda: trio.from_thread.run(overwrite) or "of which?") == "of which?"
+        assert await thread(cache.get, A, KIND) is None
+        # nor has anybody to wait for it any more who has the earlier bytes
+        with trio.fail_after(10):
+            assert await ask(cache, B, lambda: "of B", claim_s=5) == "of B"
+        assert await thread(cache.get, A, KIND) is None
+
+
+async def test_bytes_that_a_result_is_of_can_be_named(fs: Filesystem, scratch: Path) -> None:
+    async with caching(fs, scratch / "s") as cache:
+        digest = hashlib.sha256(b"sound").hexdigest()
+        with pytest.raises(DaemonRefused, match="other bytes") as refused:
+            await thread(cache.put, A, KIND, 1, made_of="0" * 64)
+        assert refused.value.kind == "Stale"
+        with pytest.raises(DaemonRefused, match="no sha256"):
+            await thread(cache.put, A, KIND, 1, made_of="zz")
+        await cache.put_async(A, KIND, 2, made_of=digest)
+        assert await thread(cache.get, B, KIND) == 2

@@ -19,7 +19,7 @@ from recfs.api.asking import asking
 from recfs.core.json_bounds import MAX_LEVELS, is_deeper
 from recfs.core.model import Kind
 from recfs.core.reuse.processing import EVERYBODY, USERS_VALUES, Key, check_kind, options_hash
-from recfs.errors import AccessDenied, InvalidArgument, IsADirectory, NotPermitted, TryAgain
+from recfs.errors import AccessDenied, InvalidArgument, IsADirectory, NotPermitted, Stale, TryAgain
 from recfs.services.reuse.processing import as_json, unpacked
 
 if TYPE_CHECKING:
@@ -70,10 +70,18 @@ class CacheAnswers:
         return answer | {"result": json.loads(hit.text)}
 
     async def put(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Keep a `result`, any JSON, or JSON that is `packed` by zlib and Base64 (RFC 1950, RFC 4648)."""
+        """Keep a `result`, any JSON, or JSON that is `packed` by zlib and Base64 (RFC 1950, RFC 4648).
+
+        `made_of`, the sha256 that `cache_get` told, is of the bytes that were read for it: where the file has others by
+        now, that is Stale, for nobody could tell of which the result is.
+        """
         if ("result" in params) == ("packed" in params):
             raise InvalidArgument("give a result, or a packed one")
         key, who = await self._key(params), self._whose()
+        if params.get("made_of") is not None and _digest(params["made_of"]) != key.sha256:
+            raise Stale(
+                f"{params.get('path') or params['sha256']} has other bytes by now than those the result was made of"
+            )
         most = self._cache.settings.max_entry_bytes
         values = None if who == EVERYBODY else USERS_VALUES
         make = (
@@ -91,8 +99,15 @@ class CacheAnswers:
         return {"free": await self._cache.unclaimed(await self._key(params), self._whose(), seconds)}
 
     async def release(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Give up a `claim`: the result will not be made after all."""
-        return {"released": self._cache.release(await self._key(params), self._whose(), int(params.get("claim") or 0))}
+        """Give up a `claim`: the result will not be made after all.
+
+        With `made_of` it is the claim on bytes of that sha256, whatever the file has by now, or if it is gone. That
+        tells nothing of others' files: of its own claims alone whoever asks knows the number.
+        """
+        made_of = params.get("made_of")
+        sha256 = await self._sha256(params) if made_of is None else _digest(made_of)
+        key = self._key_of(sha256, params)
+        return {"released": self._cache.release(key, self._whose(), int(params.get("claim") or 0))}
 
     async def stats(self, params: dict[str, Any]) -> dict[str, Any]:
         """What is kept, and what it was good for."""
@@ -120,11 +135,15 @@ class CacheAnswers:
         return EVERYBODY if uid in self._work.operators or uid in self._work.writers else uid
 
     async def _key(self, params: dict[str, Any]) -> Key:
+        return self._key_of(await self._sha256(params), params)
+
+    @staticmethod
+    def _key_of(sha256: bytes, params: dict[str, Any]) -> Key:
         try:
             options = options_hash(params.get("options"))
         except ValueError as error:
             raise InvalidArgument(str(error)) from error
-        return Key(await self._sha256(params), _kind(params.get("kind")), options)
+        return Key(sha256, _kind(params.get("kind")), options)
 
     async def _sha256(self, params: dict[str, Any]) -> bytes:
         """Of the file that is meant. Raises FsError: TryAgain for one that is not committed."""

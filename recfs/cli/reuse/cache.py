@@ -40,6 +40,8 @@ transcription    1,204  38.2 MiB  6.1 MiB  6.26   4,102  90d
 _KIND = click.option("--kind", required=True, metavar="KIND", help='What the result is, such as "transcription".')
 _OPTIONS = click.option("--options", metavar="JSON", help="How it was made: JSON, of which the keys' order is nothing.")
 
+_MADE_OF = click.option("--made-of", metavar="SHA256", help="Of the bytes it was made of: `get --json` tells it.")
+
 
 @click.group(cls=Group)
 def cache() -> None:
@@ -93,13 +95,19 @@ def get(ctx: click.Context, path: Path, kind: str, options: str | None, claim: f
 @click.argument("result", type=LocalFile(), metavar="FILE|-")
 @_KIND
 @_OPTIONS
+@_MADE_OF
 @store_options
 @click.pass_obj
-def put(invocation: Invocation, path: Path, result: IO[bytes], kind: str, options: str | None) -> None:
-    """Keep a result, a file of JSON or what comes on standard input, of the file at PATH."""
+def put(
+    invocation: Invocation, path: Path, result: IO[bytes], kind: str, options: str | None, made_of: str | None
+) -> None:
+    """Keep a result, a file of JSON or what comes on standard input, of the file at PATH.
+
+    With `--made-of` nothing is kept where the file was overwritten since.
+    """
     place = locate(invocation, path)
     packed = base64.b64encode(zlib.compress(result.read(), 6)).decode("ascii")
-    done = place.store.call("cache_put", **_asked(place, kind, options), packed=packed)
+    done = place.store.call("cache_put", **_asked(place, kind, options), packed=packed, **_made_of(made_of))
     if invocation.json:
         output.emit_json(done)
         return
@@ -113,12 +121,18 @@ def put(invocation: Invocation, path: Path, result: IO[bytes], kind: str, option
 @click.argument("claim", type=int)
 @_KIND
 @_OPTIONS
+@_MADE_OF
 @store_options
 @click.pass_obj
-def release(invocation: Invocation, path: Path, claim: int, kind: str, options: str | None) -> None:
-    """Give up the claim of a result that will not be made: CLAIM is the number that `get --claim` printed."""
+def release(
+    invocation: Invocation, path: Path, claim: int, kind: str, options: str | None, made_of: str | None
+) -> None:
+    """Give up the claim of a result that will not be made: CLAIM is the number that `get --claim` printed.
+
+    With `--made-of` also where the file was overwritten since, or is gone.
+    """
     place = locate(invocation, path)
-    done = place.store.call("cache_release", **_asked(place, kind, options), claim=claim)
+    done = place.store.call("cache_release", **_asked(place, kind, options), claim=claim, **_made_of(made_of))
     if invocation.json:
         output.emit_json(done)
     else:
@@ -190,6 +204,10 @@ def purge(
     else:
         claims = f"; {output.number_of(done['claims'], 'claim')} ended" if done.get("claims") else ""
         output.say(f"{output.number_of(done['removed'], 'result')} given up, {output.size(done['bytes'])}{claims}")
+
+
+def _made_of(sha256: str | None) -> dict[str, str]:
+    return {} if sha256 is None else {"made_of": sha256}
 
 
 def _asked(place: Place, kind: str, options: str | None) -> dict[str, Any]:
