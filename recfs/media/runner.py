@@ -25,7 +25,7 @@ import trio
 from recfs.errors import MediaUnavailable
 from recfs.media.modesty import be_modest
 from recfs.media.programs import INPUT, Program, installed, version_of
-from recfs.media.sandbox import FAILED, OWN, REPORT
+from recfs.media.sandbox import FAILED, OWN, REPORT, is_alone
 from recfs.subprocesses import CHUNK_BYTES, Hanging, end, hear_end
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ class Runner:
         """uid and gid of the programs: who owns the directories that they write to. None: those of the daemon."""
         if os.geteuid() != 0:
             return None
+        ordinary = self._ordinary()
+        return None if is_alone(*ordinary) else ordinary
+
+    def _ordinary(self) -> tuple[int, int]:
         try:
             found = pwd.getpwnam(self._user)
         except KeyError:
@@ -216,7 +220,7 @@ class Runner:
         return Outcome(ended, bytes(output), text, process.returncode)
 
     def _settings(self, limits: Limits, workspace_fd: int, *, reopen: bool) -> list[str]:
-        uid, gid = self.identity or (0, 0)
+        uid, gid = self._ordinary() if os.geteuid() == 0 else (0, 0)
         settings = {
             "uid": uid, "gid": gid, "cpu": limits.cpu_s, "alarm": round(limits.timeout_s) + ALARM_S,
             "memory": limits.memory_bytes, "file": limits.file_bytes, "descriptors": limits.descriptors,

@@ -6,12 +6,14 @@ It runs with one thread and before anything hostile is read, which a function be
 threads could not. It knows nothing of recfs: the standard library alone. Its standard input is the file to be read.
 
 What has to succeed: limits of resources (setrlimit(2)), no new privileges (prctl(2), PR_SET_NO_NEW_PRIVS), and for root
-the change to an ordinary user without capabilities. What is had where the kernel has it, and told on standard error in
-one line (`REPORT`): a network namespace without any interface, a filter of system calls (seccomp(2)) that refuses
-sockets, whatever reaches other processes, and what is had by the name of a file without opening it (extended
-attributes, modes, times, inotify(7)), Landlock (landlock(7)), by which nothing can be opened but standard input, the
-program with its libraries, and the directory that it is to write to, and for root a mount namespace in which there is
-nothing else. Without this one, names can still be looked at (stat(2)): whether a file is there, its size and times.
+the change to an ordinary user without capabilities. The root of a user namespace that has no other user (`unshare -r`,
+user_namespaces(7)) stays who it is, an ordinary user to everybody outside, and gives up its capabilities. What is had
+where the kernel has it, and told on standard error in one line (`REPORT`): a network namespace without any interface, a
+filter of system calls (seccomp(2)) that refuses sockets, whatever reaches other processes, and what is had by the name
+of a file without opening it (extended attributes, modes, times, inotify(7)), Landlock (landlock(7)), by which nothing
+can be opened but standard input, the program with its libraries, and the directory that it is to write to, and for root
+a mount namespace in which there is nothing else. Without this one, names can still be looked at (stat(2)): whether a
+file is there, its size and times.
 
 A program that cannot read a descriptor it was given opens it again by name, for which an ordinary user would need
 permissions on somebody's recording. `reopen=1` leaves it the one capability to read any file (CAP_DAC_READ_SEARCH), but
@@ -271,12 +273,33 @@ def _confine(program: str, workspace: int) -> bool:
     return True
 
 
-def _become(uid: int, gid: int, *, may_read: bool) -> None:
-    """Be an ordinary user; *may_read*: with the capability to read any file that Landlock allows, and no other."""
-    os.setgroups([])
-    _prctl(_PR_SET_KEEPCAPS, int(may_read))
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+def is_alone(uid: int, gid: int) -> bool:
+    """Whether root could not become that user: this user namespace has no such one, or allows no change of groups."""
+
+    def lacks(file: str, number: int) -> bool:
+        with open(f"/proc/self/{file}", encoding="ascii") as lines:
+            ranges = [tuple(map(int, line.split())) for line in lines]
+        return not any(first <= number < first + many for first, _, many in ranges)
+
+    try:
+        with open("/proc/self/setgroups", encoding="ascii") as file:
+            denied = file.read().strip() == "deny"
+        return denied or lacks("uid_map", uid) or lacks("gid_map", gid)
+    except (OSError, ValueError):  # without /proc, or user namespaces
+        return False
+
+
+def _become(uid: int, gid: int, *, is_only: bool, may_read: bool) -> None:
+    """Be an ordinary user; *may_read*: with the capability to read any file that Landlock allows, and no other.
+
+    *is_only*: there is no other one to be here.
+    """
+    if not is_only:
+        os.setgroups([])
+        _prctl(_PR_SET_KEEPCAPS, int(may_read))
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    # Whoever stays uid 0 has no more after exec than is left here, for that is what "no new privileges" is about.
     _only(1 << _CAP_DAC_READ_SEARCH if may_read else 0)
     if may_read:
         _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_READ_SEARCH)
@@ -333,6 +356,7 @@ def cage(settings: dict[str, int], program: str) -> str:
     signal.setitimer(signal.ITIMER_REAL, settings["alarm"])
     _be_modest()
     is_root = os.geteuid() == 0
+    is_only = is_root and is_alone(settings["uid"], settings["gid"])
     got = []
     if is_root and _own_network():
         got.append("netns")
@@ -355,8 +379,11 @@ def cage(settings: dict[str, int], program: str) -> str:
     if is_root:
         if settings["uid"] <= 0 or settings["gid"] <= 0:
             raise ValueError("root runs nothing on files of others: name an ordinary user")
-        _become(settings["uid"], settings["gid"], may_read=bool(settings.get("reopen")) and is_confined)
-        got.append("user")
+        if is_only and not is_confined and "mntns" not in got:
+            raise ValueError("root of a user namespace without other users: that takes Landlock, or a mount namespace")
+        may_read = bool(settings.get("reopen")) and is_confined
+        _become(settings["uid"], settings["gid"], is_only=is_only, may_read=may_read)
+        got.append("alone" if is_only else "user")
     _limit(settings)
     if _filter_calls():
         got.append("seccomp")

@@ -392,11 +392,11 @@ async def test_no_more_run_at_a_time_than_there_are_workers(programs: Path, tmp_
     assert [outcome.ended for outcome in outcomes] == [Ended.WELL] * 4
 
 
-def caged(*settings: str, command: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
+def caged(*settings: str, command: tuple[str, ...], before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[bytes]:
     """Run the cage by itself; later settings count."""
     words = ["uid=65534", "gid=65534", "cpu=5", "memory=1000000000", "file=0", "descriptors=64", "processes=512"]
     return subprocess.run(
-        [sys.executable, "-I", "-S", module.SANDBOX, *words, *settings, "--", *command],
+        [*before, sys.executable, "-I", "-S", module.SANDBOX, *words, *settings, "--", *command],
         stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False,
     )  # fmt: skip
 
@@ -409,6 +409,62 @@ def test_a_program_whose_daemon_is_gone_ends_by_itself() -> None:
 def test_root_is_never_what_reads_media() -> None:
     ended = caged("alarm=5", "uid=0", "gid=0", command=("/bin/echo", "ran"))
     assert ended.returncode == (FAILED if os.geteuid() == 0 else 0), ended
+
+
+IN_A_NAMESPACE_OF_ONE = ("unshare", "--user", "--map-root-user")
+"""What `unshare -r` makes: root without any other user, who is an ordinary one outside."""
+
+
+@pytest.fixture
+def only_one() -> tuple[str, ...]:
+    """How a program is started there."""
+    refused = subprocess.run([*IN_A_NAMESPACE_OF_ONE, "true"], capture_output=True, timeout=20, check=False)
+    if refused.returncode != 0:
+        pytest.skip(f"no user namespace is to be had: {refused.stderr.decode()}")
+    return IN_A_NAMESPACE_OF_ONE
+
+
+@pytest.mark.parametrize(("reopen", "capabilities"), [(0, 0), (1, 1 << 2)])
+def test_root_of_a_namespace_without_other_users_keeps_no_more_than_it_needs(
+    only_one: tuple[str, ...], tmp_path: Path, reopen: int, capabilities: int
+) -> None:
+    """It cannot become another user, and is held by all else that there is; CAP_DAC_READ_SEARCH is within Landlock."""
+    secret = tmp_path / "secret"
+    secret.write_text("of somebody")
+    script = (
+        "import ctypes, sys\n"
+        "libc, held = ctypes.CDLL(None), (ctypes.c_uint32 * 6)()\n"
+        "assert not libc.capget((ctypes.c_uint32 * 2)(0x20080522, 0), held)\n"
+        "print(held[0] | held[3] << 32, held[1] | held[4] << 32, libc.prctl(39, 0, 0, 0, 0))\n"  # PR_GET_NO_NEW_PRIVS
+        f"print(open({str(secret)!r}).read())\n"
+    )
+    command = ("/usr/bin/python3", "-I", "-S", "-c", script)
+    ended = caged("alarm=5", f"reopen={reopen}", command=command, before=only_one)
+    assert ended.stdout.decode().split() == [f"{capabilities}", f"{capabilities}", "1"], ended
+    assert b"Error: " in ended.stderr, ended
+    had = set(ended.stderr.decode().splitlines()[0].split()[1:])
+    assert "user" not in had
+    assert {"alone", "seccomp"} <= had
+    assert had & {"landlock", "mntns"}
+
+
+def test_recordings_are_looked_into_there(only_one: tuple[str, ...], media_samples: Samples, tmp_path: Path) -> None:
+    file = tmp_path / "a.mp4"
+    shutil.copy(media_samples["mp4"], file)
+    file.chmod(0)
+    code = (
+        "import os, sys, trio\n"
+        "from recfs.media.runner import INPUT, Limits, Runner\n"
+        "runner = Runner(1)\n"
+        "assert runner.identity is None\n"
+        "words = ['-v', 'error', '-show_entries', 'format=nb_streams', '-i', INPUT]\n"
+        "outcome = trio.run(runner.run, 'ffprobe', words, os.open(sys.argv[1], os.O_RDONLY), Limits())\n"
+        "print(outcome)\n"
+    )
+    ended = subprocess.run(
+        [*only_one, sys.executable, "-c", code, str(file)], capture_output=True, timeout=60, check=False, text=True
+    )
+    assert "nb_streams=2" in ended.stdout, ended
 
 
 # --- what it writes --------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from recfs.cli.checks.passthrough import check_passthrough
 from recfs.cli.common import where
 from recfs.config import S3Section, config_for_root, plain
 from recfs.errors import ControlError, MediaUnavailable
+from recfs.media.programs import Program
 from recfs.stores.s3.features.model import OFFERED, Feature, Finding, Outcome, Weight
 from recfs.stores.s3.features.run import Result
 from tests.helpers.chaos_faults import NoAnswer, Request
@@ -188,6 +189,19 @@ def test_programs_that_read_media_are_better_a_user_of_their_own() -> None:
     assert [each.level for each in (shared, absent, own)] == [Level.NOTE, Level.WARN, Level.OK]
     assert "run as nobody" in absent.detail
     assert 'user = "recfs-media"' in shared.remedy
+
+
+def test_that_there_is_no_user_for_programs_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def caged(name: str, user: str) -> Program:
+        return Program(name, f"/usr/bin/{name}", "7.1", True, frozenset(WHOLE_CAGE - {"user"} | {"alone"}))
+
+    monkeypatch.setattr(media, "_caged", caged)
+    monkeypatch.setattr(media.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(media.os, "geteuid", lambda: 0)
+    cage, user = media.media_checks("nobody")
+    assert (cage.level, user.level) == (Level.OK, Level.NOTE)
+    assert "no other user in this user namespace" in user.detail
+    assert "/etc/subuid" in user.remedy
 
 
 def test_a_user_who_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

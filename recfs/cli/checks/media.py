@@ -41,7 +41,9 @@ def media_checks(user: str) -> list[Check]:
         return [Check(_NAME, Level.WARN, str(error), "what it says; until then recordings are not looked into")]
     is_root = os.geteuid() == 0
     found = check_cage(program.caged_by, is_root=is_root)
-    return [*found, check_user(user, _uid_of(user))] if is_root else found
+    if not is_root:
+        return found
+    return [*found, check_alone() if "alone" in program.caged_by else check_user(user, _uid_of(user))]
 
 
 async def _caged(name: str, user: str) -> "Program":
@@ -86,6 +88,15 @@ def check_cage(caged_by: "Collection[str]", *, is_root: bool) -> list[Check]:
     return found
 
 
+def check_alone() -> Check:
+    """Judge programs that no other user is to be had for (a user namespace with root alone)."""
+    detail = (
+        "there is no other user in this user namespace: ffprobe and ffmpeg run as the daemon's, without capabilities"
+    )
+    remedy = "map more users into it (/etc/subuid, newuidmap), as rootless Podman and Docker do"
+    return Check("media user", Level.NOTE, detail, remedy)
+
+
 def check_user(name: str, uid: int | None) -> Check:
     """Judge whom they run as where the daemon is root: *uid* is that user's, None: there is none of that name."""
     if uid is None:
@@ -97,4 +108,4 @@ def check_user(name: str, uid: int | None) -> Check:
     return Check("media user", Level.OK, f"{name} (uid {uid})")
 
 
-__all__ = ["check_cage", "check_user", "media_checks"]
+__all__ = ["check_alone", "check_cage", "check_user", "media_checks"]
