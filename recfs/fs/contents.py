@@ -77,7 +77,7 @@ class Contents:
     def known(self, node: FileNode, row: MediaRow | None) -> Known:
         """What is known of a file, for its status. Atomic."""
         upload = self._remote.upload_of(node)
-        known = Known(node.state, changed_ns=node.mtime_ns)
+        known = Known(node.state, changed_ns=node.mtime_ns, touched_ns=node.ctime_ns)
         if row is not None:
             known = known._replace(
                 verdict=row.verdict, reason=row.reason, looks=row.attempts,

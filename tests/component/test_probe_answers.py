@@ -82,8 +82,13 @@ async def test_files_are_looked_into_again_when_somebody_asks(tmp_path: Path) ->
         await it.until("bad.mp4", "whole")
         await it.until("good.mp4", "whole")
         assert len(it.checks.looks) == before + 2
+        before_ns = (await ask(it.fs, "info", path=f"{REC}/good.mp4"))["status"]["times_ns"]
+        it.fs.clock.advance(60)
         assert (await ask(it.fs, "probe", path=f"{REC}/good.mp4"))["queued"] == 1
         await it.until("good.mp4", "whole")
+        times_ns = (await ask(it.fs, "info", path=f"{REC}/good.mp4"))["status"]["times_ns"]
+        assert times_ns["uploaded"] == before_ns["uploaded"], "it has had these bytes since"
+        assert times_ns["validating"] > before_ns["validating"]
 
 
 @broken

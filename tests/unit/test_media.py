@@ -264,6 +264,10 @@ def test_the_times_of_the_steps_are_told() -> None:
         "status": "completed", "code": None, "message": None, "retries": 1,
         "times_ns": {"uploaded": 2, "validating": 3, "processing": 4, "completed": 9},
     }  # fmt: skip
+    again = told(known._replace(touched_ns=2, queued_ns=5, began_ns=6, ended_ns=7, stored_ns=0))
+    assert again["times_ns"] == {"uploaded": 2, "validating": 6, "completed": 7}, "it was looked into once more"
+    renamed = told(known._replace(touched_ns=8))
+    assert renamed["times_ns"]["uploaded"] == 2
     failed = told(Known(State.COMMITTED, verdict="broken", reason="why", queued_ns=2, began_ns=3, ended_ns=4))
     assert failed["times_ns"] == {"uploaded": 2, "validating": 3, "failed": 4}
     assert failed["message"] == "why"

@@ -49,6 +49,8 @@ class Known(NamedTuple):
     state: State
     changed_ns: int = 0
     """When it was last written to."""
+    touched_ns: int = 0
+    """When it, or what is known of it (its name, mode, times), last changed: it has had its bytes since then."""
     verdict: str = ""
     """One of `Verdict`'s words; empty: its name is none that is looked into."""
     reason: str = ""
@@ -107,11 +109,14 @@ def told(known: Known) -> dict[str, Any]:
     word = word_of(known)
     code, message = _why(known)
     is_there = known.state.is_whole or known.state.is_remote
+    uploaded_ns = known.queued_ns or known.changed_ns
+    if known.queued_ns and known.touched_ns:  # it may have been asked for once more
+        uploaded_ns = min(known.queued_ns, known.touched_ns)
     steps = {
-        Word.UPLOADED: known.queued_ns or known.changed_ns if word is not None else 0,
+        Word.UPLOADED: uploaded_ns if word is not None else 0,
         Word.VALIDATING: known.began_ns,
         Word.PROCESSING: known.ended_ns if known.upload_due or known.stored_ns else 0,
-        Word.COMPLETED: max(known.stored_ns, known.ended_ns, known.queued_ns or known.changed_ns)
+        Word.COMPLETED: max(known.stored_ns, known.ended_ns, uploaded_ns)
         if word in (Word.COMPLETED, Word.ARCHIVED) and is_there else 0,
         Word.FAILED: (known.ended_ns or known.changed_ns) if word is Word.FAILED else 0,
     }  # fmt: skip
