@@ -18,6 +18,7 @@ import os
 import socket
 import stat
 import struct
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -64,6 +65,8 @@ class Offer(NamedTuple):
 NAMED_CHARS = 64
 """So much of an unknown method's name is told."""
 MAX_CONNECTIONS = 32
+ALWAYS = 2
+"""So many connections each user has, where others have taken all: one that waits, and one to ask besides."""
 IDLE_S = 60.0
 """How long a client may take to complete a request line before it loses its connection."""
 ACCEPT_AGAIN_S = 1.0
@@ -147,6 +150,11 @@ def _listed(items: Iterable[Any]) -> Iterator[bytes]:
     yield (begin if batch or begin == b"[" else b"") + b",".join(batch) + b"]"
 
 
+def _peer_of(stream: trio.SocketStream) -> Peer:
+    """Who is on the other side, as the kernel says (unix(7))."""
+    return Peer(*struct.unpack("3i", stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+
+
 class ControlServer:
     """Answers requests on a unix socket, one after another per connection, connections side by side.
 
@@ -176,7 +184,8 @@ class ControlServer:
         self._max_connections = max_connections
         self._idle_s = idle_s
         self._send_s = send_s
-        self._connections = 0
+        self._served: Counter[int] = Counter()
+        """Connections, by uid."""
         self._offer = offer
         self._turns = trio.Semaphore(offer.at_once) if offer is not None else None
         self._parsing = trio.CapacityLimiter(1)
@@ -244,9 +253,10 @@ class ControlServer:
         )
 
     async def _connection(self, stream: trio.SocketStream) -> None:
-        self._connections += 1
+        uid = None
         try:
-            if self._connections > self._max_connections:
+            uid = self._let_in(_peer_of(stream).uid)
+            if uid is None:
                 await self._send(stream, _failure("ControlError", "too many connections; try again later"))
             else:
                 await self._converse(stream)
@@ -255,7 +265,21 @@ class ControlServer:
         except Exception:
             log.exception("control connection failed")
         finally:
-            self._connections -= 1
+            if uid is not None:
+                self._served[uid] -= 1
+                if not self._served[uid]:
+                    del self._served[uid]
+
+    def _let_in(self, uid: int) -> int | None:
+        """Count one more connection of that user; None: it is one too many.
+
+        Where all are taken, whoever has hardly any is let in all the same, so that one user keeps out no other.
+        """
+        most = self._max_connections
+        if self._served.total() >= most and (self._served[uid] >= ALWAYS or self._served.total() >= 2 * most):
+            return None
+        self._served[uid] += 1
+        return uid
 
     async def _converse(self, stream: trio.SocketStream) -> None:
         lines = LineReader(stream, has_bounds=self._offer is not None)
@@ -300,7 +324,7 @@ class ControlServer:
         """Answer a request; None where nobody wants the answer any more."""
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                peer = Peer(*struct.unpack("3i", stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+                peer = _peer_of(stream)
                 with asked_by(Identity(peer.uid, peer.gid, groups_of(stream.socket))):
                     answer = await self._answer(request, peer, lambda: nursery.start_soon(_end_with, stream, scope))
                 nursery.cancel_scope.cancel()

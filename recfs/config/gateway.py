@@ -52,7 +52,11 @@ class GatewaySection(Section):
         default=GATEWAY_METHODS, description="control methods that are answered there"
     )
     max_connections: int = Field(
-        default=16, strict=True, ge=1, le=1024, description="connections that are served at once"
+        default=16,
+        strict=True,
+        ge=1,
+        le=1024,
+        description="connections that are served at once; of users who have fewer than two, up to twice as many",
     )
 
 

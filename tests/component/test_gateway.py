@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,30 @@ async def test_connections_are_limited_and_the_store_s_own_socket_is_not_among_t
                 break
             except ControlError:
                 await trio.lowlevel.checkpoint()
+
+
+async def test_who_takes_all_connections_keeps_no_other_user_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    who = [1000]
+
+    def peer_of(stream: trio.SocketStream) -> Peer:
+        return Peer(1, who[-1], who[-1])
+
+    async def let_in(uids: list[int]) -> list[bool]:
+        """Whether each gets an answer; those who do stay."""
+        told = []
+        for uid in uids:
+            who.append(uid)
+            stream = await held.enter_async_context(await trio.open_unix_socket(path))
+            await ask(stream, "status")
+            told.append((await line(stream))["ok"])
+        return told
+
+    monkeypatch.setattr(control, "_peer_of", peer_of)
+    async with serving(offering(path, Handlers(), "status", max_connections=4)), AsyncExitStack() as held:
+        assert await let_in([1000] * 5) == [True] * 4 + [False]
+        assert await let_in([1001] * 3) == [True, True, False]
+        # so many users, one after another, are let in as there is room for in all
+        assert await let_in([1002, 1003, 1004]) == [True, True, False]
 
 
 async def test_so_many_requests_are_carried_out_at_once_and_waiting_ones_do_not_count(path: Path) -> None:
