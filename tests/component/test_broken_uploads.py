@@ -91,6 +91,40 @@ async def test_an_upload_waits_for_the_look_into_its_file_and_not_for_ever(nurse
     await it.fs.stop()
 
 
+@broken
+async def test_what_is_known_to_be_broken_stays_here_while_it_is_looked_into_again(
+    nursery: trio.Nursery, place: Path
+) -> None:
+    """However long that takes: a look into a whole store again is a long queue."""
+    it = await looking(nursery, place, media={"upload_wait": 60})
+    it.checks.found[b"bad"] = CUT
+    await it.write("video.mp4", b"bad")
+    await it.until("video.mp4", "broken")
+    with trio.fail_after(20):
+        while (await row_of(it))["why"] != f"it is not uploaded: {CUT.reason}":
+            it.fs.clock.advance(0.5)
+            await trio.sleep(0.005)
+    it.checks.hold = trio.Event()
+    await ask(it.fs, "probe", path=f"{REC}/video.mp4")
+    await it.until("video.mp4", "pending")
+    it.fs.clock.advance(700)
+    await it.write("other.txt", b"other")
+    await until(it, "other.txt", State.STORED)
+    with trio.fail_after(20):
+        while (await row_of(it))["why"] != "it was broken when it was looked into last, and is looked into once more":
+            it.fs.clock.advance(0.5)
+            await trio.sleep(0.005)
+    assert (await it.fs.node(f"{REC}/video.mp4")).state is State.COMMITTED
+    assert (await ask(it.fs, "drain", timeout_s=5.0))["pending"] == 0
+    # other bytes are another question, which is waited for no longer than for any
+    await it.fs.write(f"{REC}/video.mp4", b"anew")
+    it.fs.clock.advance(61)
+    await until(it, "video.mp4", State.STORED)
+    it.checks.hold.set()
+    await it.until("video.mp4", "whole")
+    await it.fs.stop()
+
+
 async def test_nothing_waits_for_a_program_that_is_not_there(nursery: trio.Nursery, place: Path) -> None:
     it = await looking(nursery, place, media={"upload_wait": 86_400})
     it.checks.missing = "no ffprobe"
