@@ -116,6 +116,14 @@ async def test_what_is_known_to_be_broken_stays_here_while_it_is_looked_into_aga
             await trio.sleep(0.005)
     assert (await it.fs.node(f"{REC}/video.mp4")).state is State.COMMITTED
     assert (await ask(it.fs, "drain", timeout_s=5.0))["pending"] == 0
+    await it.fs.crash()
+    await it.start()
+    it.fs.clock.advance(700)
+    await it.write("other.txt", b"other bytes")
+    await until(it, "other.txt", State.STORED)
+    assert (await it.fs.node(f"{REC}/video.mp4")).state is State.COMMITTED, "the next daemon knows as much"
+    assert (await ask(it.fs, "drain", timeout_s=5.0))["pending"] == 0
+    assert await it.attribute("video.mp4", "media") == "pending"
     # other bytes are another question, which is waited for no longer than for any
     await it.fs.write(f"{REC}/video.mp4", b"anew")
     it.fs.clock.advance(61)

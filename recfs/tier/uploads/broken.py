@@ -22,6 +22,8 @@ LOOK_S: Final = 600.0
 WAIT_S: Final = 1.0
 """How often it is looked whether a file has been looked into, should nobody tell."""
 WAITS: Final = "what is in it is looked into first"
+BROKEN: Final = "it is not uploaded: "
+"""Why follows."""
 AGAIN: Final = "it was broken when it was looked into last, and is looked into once more"
 _NS: Final = 10**9
 
@@ -42,19 +44,21 @@ class BrokenFiles:
             return True
         if found is not None and found.verdict == Verdict.BROKEN and not self._tier.decide(node).broken:
             journal.unsent.set_aside(row.id, Why.BROKEN)
-            why = f"it is not uploaded: {found.reason}"
+            why = f"{BROKEN}{found.reason}"
             journal.update(row._replace(next_try_ns=now_ns + round(LOOK_S * _NS), error=why))
             return True
-        was_broken = journal.unsent.why_aside(row.id) is Why.BROKEN
+        # What a row waits for outlives the daemon; other bytes have a row of their own.
+        was_broken = row.error == AGAIN or row.error.startswith(BROKEN)
         if found is not None and found.verdict == Verdict.PENDING and self._rows.is_looking:
-            if was_broken and not self._tier.decide(node).broken:  # these bytes: others have a row of their own
+            if was_broken and not self._tier.decide(node).broken:
+                journal.unsent.set_aside(row.id, Why.BROKEN)
                 journal.update(row._replace(next_try_ns=now_ns + round(LOOK_S * _NS), error=AGAIN))
                 return True
             waited_ns = self._tree.clock.now_ns() - found.queued_ns
             if 0 <= waited_ns < self._rows.upload_wait_s * _NS:  # a clock that was put back holds nothing up
                 journal.update(row._replace(next_try_ns=now_ns + round(WAIT_S * _NS), error=WAITS))
                 return True
-        if was_broken:
+        if journal.unsent.why_aside(row.id) is Why.BROKEN:
             journal.unsent.count_again(row.id)
         return False
 
