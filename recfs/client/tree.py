@@ -11,6 +11,7 @@ Local disk, mount and bucket have the same tree, so one builder makes paths for 
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import shutil
@@ -162,9 +163,13 @@ class StoragePathBuilder:
 
     def transcription_topics(self, user_id: Id, recording_id: Id, version: int = 1) -> str:
         """One version of the topics, from 1 on; `next_version` makes new ones."""
-        if isinstance(version, bool) or not 1 <= version < 10**18 or int(version) != version:
+        try:
+            number = 0 if isinstance(version, bool) else operator.index(version)  # numpy's are whole numbers, too
+        except TypeError:
+            number = 0
+        if not 1 <= number < 10**18:
             raise InvalidName(f"{_shown(version)} is no version: they count from 1")
-        return self._in_recording(user_id, recording_id, f"transcription/topics_v{version}.json")
+        return self._in_recording(user_id, recording_id, f"transcription/topics_v{number}.json")
 
     def transcription_subtitles(self, user_id: Id, recording_id: Id, format: str = "srt") -> str:
         """Subtitles, as "srt" or "vtt"."""

@@ -104,7 +104,7 @@ def test_bad_ids_are_refused(bad: object) -> None:
             make()
 
 
-@pytest.mark.parametrize("version", [0, -1, True, 1.5, 10**18])
+@pytest.mark.parametrize("version", [0, -1, True, 1.5, 2.0, 10**18, "2", None, float("nan"), float("inf")])
 def test_bad_versions_are_refused(version: int) -> None:
     with pytest.raises(InvalidName):
         StoragePathBuilder().transcription_topics(5, 142, version=version)
