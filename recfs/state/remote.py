@@ -63,6 +63,12 @@ class RemoteBytes(Protocol):
         Raises an FsError or ObjectStoreError.
         """
 
+    def begin_again(self, node: FileNode) -> tuple[int, Fetch]:
+        """The same for a file that an earlier daemon had open, before anything is served: bytes come from then on.
+
+        Atomic. Raises IoFailure or OSError.
+        """
+
     def lost(self, node: FileNode) -> bool:
         """The local copy was removed out of band: tells whether the bytes can be had again, and sees to it. Atomic."""
 
@@ -106,6 +112,10 @@ class LocalOnly(Subscriber):
         self._refuse(node)
 
     async def begin(self, node: FileNode) -> tuple[int, Fetch] | None:
+        """Refuse it: raises IoFailure."""
+        self._refuse(node)
+
+    def begin_again(self, node: FileNode) -> tuple[int, Fetch]:
         """Refuse it: raises IoFailure."""
         self._refuse(node)
 

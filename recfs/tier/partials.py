@@ -121,6 +121,8 @@ class Partials:
         self.serving = trio.Event()
         """Set once there is one."""
         self.by_ino = copies.partial
+        self._early: list[Partial] = []
+        """Begun before anything was served, to be filled then."""
         self.misses = Misses(tree)
         """Reads that failed."""
         self.landing: dict[int, trio.Event] = {}
@@ -133,6 +135,8 @@ class Partials:
         async with trio.open_nursery() as nursery:
             self.nursery = nursery
             self.serving.set()
+            while self._early:
+                nursery.start_soon(self._fill, self._early.pop())
             try:
                 await trio.sleep_forever()
             finally:
@@ -187,13 +191,33 @@ class Partials:
         self._space.admit_entry()
         while self.nursery is None:
             await self.serving.wait()
-        self._leave_descriptors()
-        staging, fd = self._pool.take()
         found = self.by_ino.get(node.ino)
         if found is not None or not _is_away(node) or node.object is not in_s3:
-            os.close(fd)
-            self._store.drop_staging([staging])
             return found
+        self._leave_descriptors()
+        made = self._made(node, in_s3)
+        self.nursery.start_soon(self._fill, made)
+        self._copies.request_eviction()
+        return made
+
+    def again(self, node: FileNode) -> Partial:
+        """Of a file that an earlier daemon's readers have open. It is filled as soon as anything is served. Atomic.
+
+        S3 is asked nothing before. Raises IoFailure or OSError.
+        """
+        in_s3, found = node.object, self.by_ino.get(node.ino)
+        if found is not None:
+            return found
+        if in_s3 is None or not _is_away(node):
+            raise IoFailure(f"{node.path}: its bytes are neither here nor known to be in S3")
+        if _is_archived(node):
+            node.enter(State.EVICTED)  # until S3 says once more that it is
+        made = self._made(node, in_s3)
+        self._early.append(made)
+        return made
+
+    def _made(self, node: FileNode, in_s3: ObjectRow) -> Partial:
+        staging, fd = self._pool.take()
         self._store.label(fd, FETCH_LABEL + b"%d" % node.ino)
         download = Download(
             self._link.objects, in_s3.key, in_s3.etag, in_s3.size_bytes, fd, self._link.limiter, self._link.slots,
@@ -207,8 +231,6 @@ class Partials:
         if node.state is not State.FETCHING:
             node.enter(State.FETCHING)
             self._behind.node(node)
-        self.nursery.start_soon(self._fill, made)
-        self._copies.request_eviction()
         return made
 
     def _leave_descriptors(self) -> None:

@@ -43,6 +43,11 @@ class BytesInS3:
             return None
         return os.dup(partial.fd), partial.download
 
+    def begin_again(self, node: FileNode) -> tuple[int, Fetch]:
+        """As `RemoteBytes.begin_again`."""
+        partial = self._partials.again(node)
+        return os.dup(partial.fd), partial.download
+
     def lost(self, node: FileNode) -> bool:
         """As `RemoteBytes.lost`."""
         return self._evictor.lost(node)

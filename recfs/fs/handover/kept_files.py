@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from recfs.core.bounds import time_ns
 from recfs.core.model import State
 from recfs.disk.diskio import is_frozen
-from recfs.errors import QuotaExceeded, RecfsError, Stale
+from recfs.errors import IoFailure, QuotaExceeded, RecfsError, Stale
 from recfs.fs.fallback_entries import VIEW_BIT, FallbackEntry
 from recfs.fs.handles import Mode
 from recfs.state.backing_file import BackingFile
@@ -118,6 +118,8 @@ class KeptFiles:
         if not isinstance(node, FileNode):
             raise Stale(f"inode {opened.ino} is no file")
         shown = await self._vfs.views.resolve(opened.asked) if opened.asked >= VIEW_BIT else None
+        if node.state.is_remote and not node.unlinked:
+            self._from_afar(node, writes=writes)
         body = await self._vfs.backing_files.acquire(node, write=writes)
         body.handles -= 1
         body.writers -= writes
@@ -131,6 +133,15 @@ class KeptFiles:
             body.backing = body.backing or opened.backing
             files.modes.inherit(handle, Mode(opened.mode), counted=bool(opened.flags & COUNTED))
         return node
+
+    def _from_afar(self, node: FileNode, *, writes: bool) -> None:
+        """Nothing is fetched yet, and S3 may not answer: who reads it waits for its bytes, not the start for S3."""
+        if writes:
+            raise IoFailure(f"{node.path} was open for writing, and only S3 has its bytes")
+        if node.body is None:
+            fd, download = self._vfs.backing_files.remote.begin_again(node)
+            node.body = BackingFile(fd, writable=False)
+            node.body.download = download
 
     def _removed(self, opened: Opened) -> FileNode:
         """A file that has lost its name, of what was kept of it. Its mode and owner are not. Raises Stale."""

@@ -1,0 +1,104 @@
+"""Open files that a daemon takes over before it serves anything: also those whose bytes only S3 has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+import trio
+
+from recfs.core.model import State
+from recfs.fs.handover.kept_files import KeptFiles
+from recfs.ports.object_errors import ObjectArchived
+from recfs.state.ledger import WRITES, Ledger, Opened
+
+from .build import Filesystem, pattern, until
+from .far import fs
+from .test_tier import FILE, MIB, evict, node
+
+__all__ = ["fs"]
+
+HANDLE = 7
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    made = Ledger.fresh()
+    yield made
+    os.close(made.fd)
+
+
+async def taken_over(fs: Filesystem, ledger: Ledger, *, flags: int = 0) -> None:
+    """The daemon dies while somebody has the file open, and another one begins. Nothing waits for what it serves."""
+    found = await node(fs)
+    ledger.opened(Opened(HANDLE, found.ino, found.ino, 0, 0, flags, 1))
+    await fs.crash()
+    await fs.reopen(services=False)
+    with trio.fail_after(60):
+        await KeptFiles(fs.vfs, ledger, {}).take_over()
+
+
+async def go_on(fs: Filesystem, nursery: trio.Nursery) -> None:
+    await fs.parts.serve(nursery, mounted=False)
+
+
+@pytest.mark.parametrize("size", [1000, 9 * MIB], ids=["small", "large"])
+async def test_who_reads_what_s3_has_goes_on(
+    fs: Filesystem, ledger: Ledger, size: int
+) -> None:
+    """Fetching begins with the services; what the next daemon starts with does not wait for S3."""
+    data = pattern(size)
+    await fs.write(FILE, data)
+    await fs.drain()
+    await evict(fs)
+    await taken_over(fs, ledger)
+    async with trio.open_nursery() as services:
+        await go_on(fs, services)
+        assert await fs.read_handle(HANDLE) == data
+        assert await fs.read(FILE) == data
+        await fs.close(HANDLE)
+        found = await node(fs)
+        await until(lambda: found.state is State.STORED)
+        services.cancel_scope.cancel()
+
+
+async def test_who_reads_what_is_archived_is_told_so_and_the_start_asks_s3_nothing(
+    fs: Filesystem, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fs.write(FILE, pattern(1000))
+    await fs.drain()
+    await evict(fs)
+    (await node(fs)).enter(State.ARCHIVED)
+    fs.parts.behind.node(await node(fs))
+    await fs.parts.behind.flush()
+
+    def archived(key: str, *_args: object, **_more: object) -> None:
+        asked.append(key)
+        raise ObjectArchived(f"{key} is archived")
+
+    asked: list[str] = []
+    monkeypatch.setattr(fs.objects, "head", archived)
+    monkeypatch.setattr(fs.objects, "get_range", archived)
+    await taken_over(fs, ledger)
+    assert asked == []
+    async with trio.open_nursery() as services:
+        await go_on(fs, services)
+        with pytest.raises(ObjectArchived):
+            await fs.read_handle(HANDLE)
+        await fs.close(HANDLE)
+        found = await node(fs)
+        await until(lambda: found.state is State.ARCHIVED)
+        services.cancel_scope.cancel()
+
+
+async def test_a_writer_of_what_only_s3_has_is_told_to_have_lost_it(
+    fs: Filesystem, ledger: Ledger, expect_log: Callable[[str], None]
+) -> None:
+    """No writer has such a file; should one, the start does not wait for S3."""
+    await fs.write(FILE, pattern(1000))
+    await fs.drain()
+    await evict(fs)
+    expect_log("is lost")
+    await taken_over(fs, ledger, flags=WRITES)
+    assert HANDLE not in fs.vfs.files.handles
