@@ -11,7 +11,7 @@ import trio
 from recfs.core.model import State
 from recfs.fs.handover.kept_files import KeptFiles
 from recfs.ports.object_errors import ObjectArchived
-from recfs.state.ledger import WRITES, Ledger, Opened
+from recfs.state.ledger import LEFT, WRITES, Ledger, Opened
 
 from .build import Filesystem, pattern, until
 from .far import fs
@@ -102,3 +102,13 @@ async def test_a_writer_of_what_only_s3_has_is_told_to_have_lost_it(
     expect_log("is lost")
     await taken_over(fs, ledger, flags=WRITES)
     assert HANDLE not in fs.vfs.files.handles
+
+
+async def test_what_the_kernel_has_let_go_of_is_not_fetched(fs: Filesystem, ledger: Ledger) -> None:
+    await fs.write(FILE, pattern(1000))
+    await fs.drain()
+    await evict(fs)
+    await taken_over(fs, ledger, flags=LEFT)
+    assert HANDLE not in fs.vfs.files.handles
+    assert (await node(fs)).state is State.EVICTED
+    assert ledger.open_files() == []

@@ -119,7 +119,7 @@ class KeptFiles:
             raise Stale(f"inode {opened.ino} is no file")
         shown = await self._vfs.views.resolve(opened.asked) if opened.asked >= VIEW_BIT else None
         if node.state.is_remote and not node.unlinked:
-            self._from_afar(node, writes=writes)
+            self._from_afar(node, opened)
         body = await self._vfs.backing_files.acquire(node, write=writes)
         body.handles -= 1
         body.writers -= writes
@@ -134,9 +134,11 @@ class KeptFiles:
             files.modes.inherit(handle, Mode(opened.mode), counted=bool(opened.flags & COUNTED))
         return node
 
-    def _from_afar(self, node: FileNode, *, writes: bool) -> None:
+    def _from_afar(self, node: FileNode, opened: Opened) -> None:
         """Nothing is fetched yet, and S3 may not answer: who reads it waits for its bytes, not the start for S3."""
-        if writes:
+        if opened.flags & LEFT:
+            raise Stale(f"{node.path} is read by nobody any more")
+        if opened.flags & WRITES:
             raise IoFailure(f"{node.path} was open for writing, and only S3 has its bytes")
         if node.body is None:
             fd, download = self._vfs.backing_files.remote.begin_again(node)
