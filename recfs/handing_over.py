@@ -76,8 +76,11 @@ class HandingOver:
         return self.is_left or self.successor is not None
 
     async def _upgraded(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Who serves, whether it is about to leave, and why the last successor did not go on."""
-        return {"pid": os.getpid(), "leaving": self.successor is not None, "refused": self.refused}
+        """Who serves, whether it is about to leave or works on that, and why the last successor did not go on."""
+        leaving = self.successor is not None
+        return {
+            "pid": os.getpid(), "leaving": leaving, "under_way": leaving or self._under_way, "refused": self.refused
+        }  # fmt: skip
 
     async def _upgrade(self, params: dict[str, Any]) -> dict[str, Any]:
         """Leave the mount to another process. Raises NotSupported or Busy with the reason, MountError of that process.
@@ -99,7 +102,7 @@ class HandingOver:
         would not start: everything goes on as before then.
         """
         if self._under_way:
-            raise Busy("`recfs upgrade` is under way")
+            raise Busy("it is being left already, by `recfs upgrade` or for a restart")
         self._under_way = True
         try:
             obstacle = self._session.why_not_left()

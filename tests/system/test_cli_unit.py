@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,33 @@ def test_files_that_are_closed_meanwhile_are_not_named(
 
 def test_a_unit_without_a_store_is_refused() -> None:
     assert run("umount", "/mnt", "--unit", UNIT).exit_code == 2
+
+
+def test_a_restart_waits_for_an_upgrade_that_is_under_way(
+    played: PlayedMount, root: Path, conf: Path, jobs: Jobs  # noqa: F811
+) -> None:  # fmt: skip
+    """Whoever serves then leaves its mount; nobody's files are taken from them."""
+    jobs.are(f"12 {UNIT} restart running")
+    told = [{"under_way": True, "leaving": False}, {"under_way": True, "leaving": True}, {"under_way": False}]
+    with FakeDaemon(root, {"leave": played.die, "upgraded": lambda _params: told.pop(0), "status": LOCAL}) as daemon:
+        result = run("umount", "--config", conf, "--unit", UNIT)
+    assert result.exit_code == 0
+    assert "until `recfs upgrade` is over" in result.stdout
+    assert asked(daemon) == ["upgraded", "upgraded", "upgraded", "leave"]
+
+
+def test_a_restart_waits_for_the_daemon_that_an_upgrade_has_begun(
+    played: PlayedMount, root: Path, conf: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """Between the two nobody listens, and the store is held."""
+    jobs.are(f"12 {UNIT} restart running")
+    daemon = FakeDaemon(root, {"leave": played.die, "upgraded": {}, "status": LOCAL})
+    with contextlib.ExitStack() as running:
+
+        def held(_root: Path) -> str:
+            running.enter_context(daemon)
+            return "7"
+
+        monkeypatch.setattr(service, "holder", held)
+        assert run("umount", "--config", conf, "--unit", UNIT).exit_code == 0
+    assert asked(daemon) == ["upgraded", "leave"]

@@ -11,8 +11,9 @@ from typing import Any
 
 from recfs.api.client import ControlClient
 from recfs.cli.common import output
+from recfs.cli.common.last_daemon import holder
 from recfs.cli.common.store import INTERNAL_DIR
-from recfs.errors import MountError, RecfsError
+from recfs.errors import DaemonNotRunning, MountError, RecfsError
 
 CLOSE_S = 10.0
 """So long a stop waits for files to be closed: programs may be ending, too."""
@@ -22,6 +23,8 @@ _LEAVE_S = 90.0
 _END_S = 20.0
 """How long its end may take from then on: requests wait, and nothing is lost with it any more."""
 _SYSTEMD_S = 10.0
+_UPGRADE_S = 90.0
+"""So long a restart waits until `recfs upgrade` is over."""
 _KEPT = 2
 """So many descriptors a kept mount takes (recfs/kept_mount.py): the kernel's, and the ledger."""
 _LOOK_S = 0.1
@@ -52,6 +55,30 @@ def _said(*arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout
+
+
+def is_there_to_leave(client: ControlClient, root: Path, say: Callable[[str], object]) -> bool:
+    """Wait until no `recfs upgrade` is under way; whether a daemon serves *root* then.
+
+    Whoever goes on with the mount can leave it, too. Between the two nobody listens, and the store is held.
+    """
+    deadline = time.monotonic() + _UPGRADE_S
+    told = False
+    while True:
+        try:
+            is_free = not client.call("upgraded").get("under_way")
+        except DaemonNotRunning:
+            if holder(root) is None or time.monotonic() >= deadline:
+                return False
+        except RecfsError:
+            return False  # whoever unmounts is told the same
+        else:
+            if is_free or time.monotonic() >= deadline:
+                return True
+            if not told:
+                say(f"{root}: waiting up to {_UPGRADE_S:.0f} s until `recfs upgrade` is over")
+                told = True
+        time.sleep(_LOOK_S)
 
 
 def leave(root: Path, process: int | None, say: Callable[[str], object]) -> bool:
@@ -102,4 +129,4 @@ def names_of(opened: list[dict[str, Any]]) -> str:
     return f"{output.number_of(len(opened), 'file')} {'is' if len(opened) == 1 else 'are'} ({names}{more})"
 
 
-__all__ = ["CLOSE_S", "is_restarted", "leave", "names_of", "wait_until_closed"]
+__all__ = ["CLOSE_S", "is_restarted", "is_there_to_leave", "leave", "names_of", "wait_until_closed"]

@@ -151,10 +151,8 @@ def _say_nothing(line: str) -> None:
 
 def _leave(root: Path, say: Callable[[str], object]) -> bool:
     client = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S)
-    try:
-        client.call("upgraded")
-    except RecfsError:
-        return False  # whoever unmounts is told the same
+    if not service.is_there_to_leave(client, root, say):
+        return False
     with _process(client.peer_pid()) as pidfd:
         return service.leave(root, pidfd, say)
 
