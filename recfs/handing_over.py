@@ -108,6 +108,10 @@ class HandingOver:
             obstacle = self._session.why_not_left()
             if obstacle is None and not self._kept.is_kept:
                 obstacle = "no service manager keeps it (FileDescriptorStoreMax=, FDSTORE)"
+            if obstacle is None and not await trio.to_thread.run_sync(
+                self._mount.is_there, limiter=self._parts.limiter
+            ):  # fmt: skip
+                obstacle = "it was taken away by other means (umount -l)"
             if obstacle is None and (keys := await self._reloading.take_a_new_mount()):
                 obstacle = f"{', '.join(keys)} changed in the configuration, which takes a new mount"
             if obstacle is not None:

@@ -44,9 +44,7 @@ async def go_on(fs: Filesystem, nursery: trio.Nursery) -> None:
 
 
 @pytest.mark.parametrize("size", [1000, 9 * MIB], ids=["small", "large"])
-async def test_who_reads_what_s3_has_goes_on(
-    fs: Filesystem, ledger: Ledger, size: int
-) -> None:
+async def test_who_reads_what_s3_has_goes_on(fs: Filesystem, ledger: Ledger, size: int) -> None:
     """Fetching begins with the services; what the next daemon starts with does not wait for S3."""
     data = pattern(size)
     await fs.write(FILE, data)

@@ -17,7 +17,7 @@ from recfs.errors import RecfsError
 from tests.helpers.descriptor_store import DescriptorStore
 
 from .clients import Peer, pattern, sha256_of, state, wait_until, xattr
-from .harness import BASE_CONFIG, Mount, mounted
+from .harness import BASE_CONFIG, Mount, lazy_unmount, mounted
 from .s3 import GET, PUT, S3, s3
 from .test_handover import CREATE, MIB, Looks, recorders
 
@@ -193,6 +193,19 @@ def test_a_daemon_leaves_nothing_where_the_next_one_could_not_go_on(kept: Mount,
             kept.call("leave")
         assert kept.recording().is_dir()
     conf.write_text(before)
+
+
+@pytest.mark.modeless
+def test_a_mount_that_was_taken_away_is_left_to_nobody(kept: Mount) -> None:
+    """The next daemon could not go on with it; this one still ends it in order."""
+    rec = kept.recording()
+    with Peer() as peer:
+        peer.open(rec / "file", CREATE)
+        lazy_unmount(kept.path)
+        with pytest.raises(RecfsError, match="taken away"):
+            kept.call("leave")
+        assert peer("os.write(fd, b'still served')") == 12
+    assert kept.wait() == 0
 
 
 @pytest.mark.modeless
