@@ -70,6 +70,8 @@ class Filesystem:
         """Set before the start: what stands for S3."""
         self.faults = Faults(self.root)
         self.boot: str | None = None
+        self.rows_come_first = False
+        """Set before a start: its mount is that of the daemon before, which answered nothing that has no row."""
         self.limit_s = math.inf
         """Set before the start: how long requests wait (state/waits.py)."""
         self.checked_at_end = True
@@ -117,7 +119,9 @@ class Filesystem:
 
     async def _serve(self, services: bool, task_status: trio.TaskStatus[None]) -> None:
         try:
-            async with parts.opened(self.config, self.kernel, self.files, self.objects) as made:
+            async with parts.opened(
+                self.config, self.kernel, self.files, self.objects, rows_come_first=self.rows_come_first
+            ) as made:
                 self.parts = made
                 try:
                     async with trio.open_nursery() as inner:

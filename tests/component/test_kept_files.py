@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from unittest import mock
 
 import pytest
 import trio
 
 from recfs.core.model import State
+from recfs.fs.handles import Mode
 from recfs.fs.handover.kept_files import KeptFiles
 from recfs.ports.object_errors import ObjectArchived
-from recfs.state.ledger import LEFT, WRITES, Ledger, Opened
+from recfs.state.ledger import LEFT, WRITES, Ledger, Opened, flags_of
+from recfs.stores.local import LocalStore
+from recfs.stores.steps import Outcome, Step
+from tests.fakes import FakeKernelFiles
 
 from .build import Filesystem, pattern, until
 from .far import fs
@@ -100,6 +106,43 @@ async def test_a_writer_of_what_only_s3_has_is_told_to_have_lost_it(
     expect_log("is lost")
     await taken_over(fs, ledger, flags=WRITES)
     assert HANDLE not in fs.vfs.files.handles
+
+
+async def test_a_copy_that_is_not_at_home_yet_stays_where_the_kernel_reads_it(fs: Filesystem, ledger: Ledger) -> None:
+    """Who opens it after the start is served as those are that have it open: the kernel refuses anything else (EIO)."""
+    fs.files = FakeKernelFiles()
+    await fs.reopen()
+    data = pattern(1000)
+    await fs.write(FILE, data)
+    await fs.drain()
+    await evict(fs)
+    found = await node(fs)
+
+    def stay(_store: LocalStore, steps: Sequence[Step], **_more: bool) -> list[Outcome]:
+        return [Outcome(error=errno.EROFS) for _ in steps]
+
+    with mock.patch.object(LocalStore, "apply", stay):
+        number, mode = await fs.pass_open(FILE)
+        assert (mode, found.state, found.staging is not None) == (Mode.PASS, State.STORED, True)
+        await fs.parts.behind.flush()
+        flags = flags_of(writes=False, direct=False, counted=False, mode=mode.value)
+        backing = fs.vfs.files.handles[number].body.backing
+        ledger.opened(Opened(HANDLE, found.ino, found.ino, 0, backing, flags, 1))
+        await fs.crash()
+    fs.rows_come_first = True
+    await fs.reopen(services=False)
+    await KeptFiles(fs.vfs, ledger, {}).take_over()
+    async with trio.open_nursery() as services:
+        await go_on(fs, services)
+        another, mode = await fs.pass_open(FILE)
+        assert mode is Mode.PASS
+        assert await fs.read_handle(HANDLE) == data
+        for each in (HANDLE, another):
+            await fs.close(each)
+        await fs.drain()
+        assert (await node(fs)).staging is None, "it has come home"
+        assert (fs.root / FILE).read_bytes() == data
+        services.cancel_scope.cancel()
 
 
 async def test_what_the_kernel_has_let_go_of_is_not_fetched(fs: Filesystem, ledger: Ledger) -> None:

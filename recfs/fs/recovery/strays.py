@@ -44,7 +44,12 @@ class Strays:
         """Inode numbers given to files whose rows were lost, by those that their labels name."""
 
     def take_back_fetched(self) -> None:
-        """Whole copies from S3 that had not come home: S3 has them. Those that had are found there (`Whereabouts`)."""
+        """Whole copies from S3 that had not come home: S3 has them. Those that had are found there (`Whereabouts`).
+
+        Where a mount goes on they stay, and come home now: the kernel may be reading them by itself.
+        """
+        if self._found.rows_come_first:
+            return
         for node in list(self._tree.nodes.values()):
             if not isinstance(node, FileNode) or node.state is not State.STORED or node.object is None:
                 continue
