@@ -128,7 +128,9 @@ async def test_a_copy_that_is_not_at_home_yet_stays_where_the_kernel_reads_it(fs
         flags = flags_of(writes=False, direct=False, counted=False, mode=mode.value)
         backing = fs.vfs.files.handles[number].body.backing
         ledger.opened(Opened(HANDLE, found.ino, found.ino, 0, backing, flags, 1))
+        place = fs.parts.store.staging(found.staging)
         await fs.crash()
+    fs.files.backing[backing] = os.open(place, os.O_RDWR | os.O_CLOEXEC)  # the kernel's own outlives the process
     fs.rows_come_first = True
     await fs.reopen(services=False)
     await KeptFiles(fs.vfs, ledger, {}).take_over()
