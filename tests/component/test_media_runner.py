@@ -24,6 +24,7 @@ from recfs.media import runner as module
 from recfs.media.modesty import SLICE_NS, be_modest
 from recfs.media.runner import INPUT, Ended, Limits, Outcome, Runner
 from recfs.media.sandbox import FAILED, NICE
+from tests.helpers import machine
 from tests.helpers.media import Samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("ffmpeg", "ffprobe")]  # they run programs
@@ -75,7 +76,7 @@ def test_it_does_so_within_a_tenth_of_a_millisecond() -> None:
     """What it becomes has its slice, too (sched_setattr(2))."""
     sched = Path("/proc/self/sched")  # with CONFIG_SCHED_DEBUG
     if not sched.exists() or tuple(map(int, os.uname().release.split(".")[:2])) < (6, 12):
-        pytest.skip("needs Linux 6.12 and a /proc/PID/sched")
+        machine.skip("needs time slices of Linux 6.12, and a /proc/PID/sched")
     with subprocess.Popen(["sh", "-c", "read go; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -420,7 +421,7 @@ def only_one() -> tuple[str, ...]:
     """How a program is started there."""
     refused = subprocess.run([*IN_A_NAMESPACE_OF_ONE, "true"], capture_output=True, timeout=20, check=False)
     if refused.returncode != 0:
-        pytest.skip(f"no user namespace is to be had: {refused.stderr.decode()}")
+        machine.skip(f"needs user namespaces: {refused.stderr.decode()}")
     return IN_A_NAMESPACE_OF_ONE
 
 

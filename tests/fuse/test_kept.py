@@ -48,6 +48,18 @@ def killed(store: Mount) -> None:
     store.remount()
 
 
+def assert_recorded(kept: Mount, rec: Path, told: list[dict[str, float | str]]) -> None:
+    """All that recorders wrote is committed as they tell it, and nothing is left beside."""
+    kept.drain()
+    for number, each in enumerate(told):
+        file = rec / f"rec{number}.ts"
+        assert state(file) == "committed"
+        assert xattr(file, "sha256") == each["sha256"] == sha256_of(file)
+        assert file.stat().st_size == each["bytes"]
+    kept.assert_consistent()
+    assert kept.leftovers("staging") == kept.leftovers("lost+found") == []
+
+
 @pytest.mark.slow
 def test_recorders_and_everybody_else_go_on(kept: Mount, outside: Path) -> None:
     rec = kept.recording()
@@ -57,14 +69,7 @@ def test_recorders_and_everybody_else_go_on(kept: Mount, outside: Path) -> None:
             wait_until(lambda rounds=rounds: looks.rounds > rounds + 2, "programs go on")
             killed(kept)
     assert looks.failed == []
-    kept.drain()
-    for number, each in enumerate(told):
-        file = rec / f"rec{number}.ts"
-        assert state(file) == "committed"
-        assert xattr(file, "sha256") == each["sha256"] == sha256_of(file)
-        assert file.stat().st_size == each["bytes"]
-    kept.assert_consistent()
-    assert kept.leftovers("staging") == kept.leftovers("lost+found") == []
+    assert_recorded(kept, rec, told)
 
 
 def test_what_is_open_stays_what_it_is(kept: Mount) -> None:
@@ -140,14 +145,7 @@ def test_a_daemon_that_is_restarted_leaves_its_mount_to_the_next(kept: Mount, ou
         assert kept.log().count("the daemon before this one died") == 1, "who had left before had not died"
         kept.expect_log("the daemon before this one died")
     assert looks.failed == []
-    kept.drain()
-    for number, each in enumerate(told):
-        file = rec / f"rec{number}.ts"
-        assert state(file) == "committed"
-        assert xattr(file, "sha256") == each["sha256"] == sha256_of(file)
-        assert file.stat().st_size == each["bytes"]
-    kept.assert_consistent()
-    assert kept.leftovers("staging") == kept.leftovers("lost+found") == []
+    assert_recorded(kept, rec, told)
 
 
 @pytest.mark.slow

@@ -33,6 +33,11 @@ def _no_passthrough() -> bool:
     return (major, minor) < (6, 9) or not has_sys_admin()
 
 
+def _no_slices() -> bool:
+    major, minor = map(int, platform.release().split(".")[:2])
+    return (major, minor) < (6, 12) or not Path("/proc/self/sched").exists()  # CONFIG_SCHED_DEBUG
+
+
 def _no_io_uring() -> bool:
     script = "import ctypes, sys; c = ctypes.CDLL(None, use_errno=True); c.syscall(425, 0, None)"
     return _succeeds(sys.executable, "-c", f"{script}; sys.exit(ctypes.get_errno() not in (1, 38))")  # EPERM, ENOSYS
@@ -84,6 +89,7 @@ FACTS: tuple[tuple[str, Callable[[], bool]], ...] = (
     (r"needs user namespaces", lambda: not _succeeds("unshare", "--user", "--map-root-user", "true")),
     (r"needs CAP_SYS_ADMIN", lambda: not has_sys_admin()),
     (r"needs kernel passthrough", _no_passthrough),
+    (r"needs time slices of Linux 6\.12", _no_slices),
     (r"needs io_uring", _no_io_uring),
     (r"needs overlayfs", _no_overlayfs),
     (r"needs a small (ext4|tmpfs)", _no_small_disks),
