@@ -251,8 +251,9 @@ class OpenFiles:
             await self._unsealing.unseal(node)
             if self._tree.ledger is None:
                 break
-            with contextlib.suppress(RecfsError):  # where its bytes lie is known before they change
-                await self._behind.flush()
+            if not self._behind.record():  # where its bytes lie is known before they change
+                with contextlib.suppress(RecfsError):
+                    await self._behind.flush()
         if body.stopped is not None:
             raise body.stopped[0](body.stopped[1])
         if body.unchecked_writers:
@@ -304,8 +305,8 @@ class OpenFiles:
                 node.promised |= Promise.FSYNCED
                 self._behind.node(node)
                 self._pipeline.hurry(node.ino)
-        with interruptible("the catalogue's log"):
-            await self._behind.durable()
+        with interruptible("the intent log"):
+            await self._behind.persist()
 
     # --- closing -------------------------------------------------------------------------------------------------
 

@@ -170,6 +170,7 @@ async def build(
             store,
             vfs.survivors,
             counting,
+            catalogue.intents,
             _restored(store, config),
             kept_open,
             rows_come_first=rows_come_first,

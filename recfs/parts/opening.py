@@ -13,6 +13,7 @@ import trio
 from recfs.catalogue.connection import is_full
 from recfs.catalogue.earlier import is_earlier
 from recfs.catalogue.headroom import give_up
+from recfs.catalogue.intents.replaying import replay
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.errors import RecfsError, StoreError, StoreFull
@@ -59,6 +60,8 @@ async def opened(
                 )
             catalogue = _catalogue(store)
             ends.callback(_at_the_end, catalogue.close)
+            replayed = await replay(catalogue, store.catalogue_path)
+            rows_come_first = rows_come_first and replayed.is_read
             parts = await build(
                 config, store, catalogue, kernel, files or NoKernelFiles(), objects, kept_open, rows_come_first
             )

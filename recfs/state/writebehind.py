@@ -11,12 +11,14 @@ the refusal.
 from __future__ import annotations
 
 import logging
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports.batch import Batch
+from recfs.ports.intents import APPLIED, LOG
 from recfs.state.changes import Changes
 from recfs.state.problems import Problems, forever, reason_of
 from recfs.state.refusals import PART, UNSURE, Refusals
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from recfs.ports.catalogue import Catalogue
+    from recfs.ports.intents import Intents
     from recfs.state.nodes import Garbage, Node
     from recfs.stores.removals import Removals
 
 log = logging.getLogger("recfs.catalogue")
 
 RETRY_S = 1.0
+_EPOCH_BITS = 63
 
 
 async def _no_room() -> bool:
@@ -77,6 +81,9 @@ class WriteBehind(Changes):
         self._subscribers: tuple[BatchSubscriber, ...] = ()
         self.removals: Removals | None = None
         """Notes of removals that have returned before their batch was written."""
+        self._intents: Intents | None = None
+        self._in_catalogue = 0
+        """The number of the last entry of the log that the catalogue has."""
 
     def subscribe(self, subscriber: BatchSubscriber) -> None:
         """Tell *subscriber* of all that is written from now on."""
@@ -112,6 +119,47 @@ class WriteBehind(Changes):
         """How many of them the catalogue does not take."""
         return len(self._refusals)
 
+    # --- the intent log ------------------------------------------------------------------------------------------
+
+    async def log_in(self, intents: Intents) -> None:
+        """Have *intents* take down what changes from now on. What it holds already is in the catalogue.
+
+        Raises IoFailure or OutOfSpace; a log that cannot be begun is a warning.
+        """
+        epoch = secrets.randbits(_EPOCH_BITS)
+        self.meta(LOG, intents.described(epoch))
+        self.meta(APPLIED, "0")
+        await self.durable()  # before anything of an earlier log is written over
+        try:
+            intents.begin(epoch)
+        except OSError as error:
+            log.warning("without an intent log: the daemon's death may undo what was answered last: %s", error)
+            return
+        self._unlogged = []
+        self._intents = intents
+
+    def record(self) -> bool:
+        """What has changed until now outlives the daemon, by the intent log; False: only after a `flush`. Atomic."""
+        intents = self._intents
+        if intents is None:
+            return not self._wake.is_set()
+        if self._unlogged:
+            try:
+                entry = self._entry()
+            except Exception:
+                log.exception("a change cannot be told to the intent log")
+                entry = {}
+                intents.skip()
+            if entry:
+                intents.append(entry)
+        return intents.is_whole
+
+    async def persist(self) -> None:
+        """What has changed until now survives a power cut: by the intent log, or as `durable` does. Raises as that."""
+        self.record()
+        if self._intents is None or not await self._intents.sync():
+            await self.durable()
+
     # --- writing -------------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
@@ -122,6 +170,10 @@ class WriteBehind(Changes):
         async with self._lock:
             if not self._wake.is_set():
                 return
+            number = 0
+            if self._intents is not None:
+                self.record()  # the log has all that the catalogue has, or has a gap there
+                number = self._intents.last
             batch, undo = self._take()
             if self.removals is not None:
                 self.removals.close_off()
@@ -129,6 +181,8 @@ class WriteBehind(Changes):
             self._eager = trio.Event()
             if not batch:
                 return
+            if number:
+                batch.meta[APPLIED] = str(number)
             for each in self._subscribers:
                 each.writing(batch)
             nodes, accounts, garbage = self._sources
@@ -152,6 +206,9 @@ class WriteBehind(Changes):
             finally:
                 self._writing = frozenset()
                 self.written += 1
+            if self._intents is not None:
+                self._intents.written(number)
+            self._in_catalogue = number
             if self.removals is not None:
                 self.removals.written()
             for each in self._subscribers:
@@ -205,14 +262,17 @@ class WriteBehind(Changes):
         Raises IoFailure or OutOfSpace; RowRefused when the row of one of *inos* is not in the catalogue.
         """
         await self.flush()
-        await self._catalogue.sync()
+        await self.synced()
         for ino in inos if self._refusals else ():
             if self.is_refused(ino):
                 raise RowRefused(f"inode {ino}: the catalogue does not take its row; `recfs status` tells why")
 
     async def synced(self) -> None:
         """Wait until everything written so far would survive a power cut; what is dirty stays so. Raises IoFailure."""
+        number = self._in_catalogue
         await self._catalogue.sync()
+        if self._intents is not None:
+            self._intents.settled(number)
 
     async def run(self) -> None:
         """Flush for ever: after the interval, or at once when much is dirty."""
@@ -226,6 +286,8 @@ class WriteBehind(Changes):
             await self._eager.wait()
         try:
             await self.flush()
+            if self._intents is not None and self._intents.wants_room:
+                await self.synced()
         except Exception as error:
             if self.problem is None:
                 log.error("catalogue cannot be written, retrying every %g s: %s", RETRY_S, error)

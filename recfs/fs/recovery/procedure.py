@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from recfs.disk.home.path_resolver import PathResolver, Place
     from recfs.fs.names.namespace import Namespace
     from recfs.fs.survivors import Survivors
+    from recfs.ports.intents import Intents
     from recfs.ports.rows import NodeRow
     from recfs.state.generations import Generations
     from recfs.state.tree import Tree
@@ -65,17 +66,21 @@ class Recovery:
         store: LocalStore,
         survivors: Survivors,
         generations: Generations,
+        intents: Intents,
         restored: Restored | None = None,
         kept_open: frozenset[int] = frozenset(),
         *,
         rows_come_first: bool = False,
     ) -> None:
-        """*restored*: the catalogue was put back on purpose, whatever the marks tell.
+        """*intents*: takes down what changes once this start is at its end.
+
+        *restored*: the catalogue was put back on purpose, whatever the marks tell.
 
         *kept_open*: inode numbers of files that are open for writing on the mount which this daemon goes on with.
         *rows_come_first*: the last daemon of it answered nothing that was not in the catalogue.
         """
         self._generations = generations
+        self._intents = intents
         self._restored = restored
         self._kept_open = kept_open
         self._mark: Mark | None = None
@@ -194,6 +199,7 @@ class Recovery:
         await self._generations.begin(await self._tree.catalogue.meta(), self._mark, boot, self._tree.next_ino)
         if self._restored is not None:
             self._restored.done()
+        await self._behind.log_in(self._intents)
         self._store.removals.begin(boot)
         self._behind.removals = self._store.removals
 
