@@ -291,6 +291,7 @@ async def test_fsync_records_what_the_kernel_wrote(fs: Filesystem) -> None:
     number, _ = await fs.pass_open(FILE, NEW)
     fs.pass_write(number, b"x" * 100)
     await fs.vfs.files.fsync(number)
+    await fs.parts.behind.flush()
     assert fs.rows("select size_bytes, promised from node join placement using (ino) where name = ?", b"file") == [
         (100, 1)
     ]
