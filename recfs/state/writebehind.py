@@ -20,6 +20,7 @@ from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports.batch import Batch
 from recfs.ports.intents import APPLIED, LOG
 from recfs.state.changes import Changes
+from recfs.state.entries import Unlogged
 from recfs.state.problems import Problems, forever, reason_of
 from recfs.state.refusals import PART, UNSURE, Refusals
 
@@ -135,7 +136,7 @@ class WriteBehind(Changes):
         except OSError as error:
             log.warning("without an intent log: the daemon's death may undo what was answered last: %s", error)
             return
-        self._unlogged = []
+        self._unlogged = Unlogged()
         self._intents = intents
 
     def record(self) -> bool:
