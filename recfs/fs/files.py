@@ -297,8 +297,7 @@ class OpenFiles:
         if not node.state.is_whole and not node.state.is_remote:
             try:
                 with interruptible(f"the disk to take {node.path}"):
-                    await trio.to_thread.run_sync(_fsync, handle.body.fd, limiter=self._limiter, abandon_on_cancel=True)
-                await self._backing_files.pool.names_durable()
+                    await self._backing_files.pool.sync(handle.body.fd)
             except OSError as error:
                 raise disk_error(error, node) from error
             if not node.unlinked:
@@ -397,14 +396,6 @@ class OpenFiles:
         files = Counter(top.ino for top, _ in opened.values() if top is not None)
         writers = Counter(top.ino for top, writes in opened.values() if top is not None and writes)
         return {ino: Use(count, writers[ino]) for ino, count in files.items()}
-
-
-def _fsync(fd: int) -> None:
-    own = os.dup(fd)  # who waits for it may be killed, and the file be closed
-    try:
-        os.fsync(own)
-    finally:
-        os.close(own)
 
 
 __all__ = ["HELD_S", "OpenFiles"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from recfs.core.generation import count_of
 from recfs.core.life import Life
 from recfs.ports.rows import (
     AccountRow,
@@ -24,7 +26,7 @@ from recfs.ports.rows import (
 LOG: Final = "intents"
 """Store-wide fact: which log goes with the catalogue, and which fields the rows in it have (JSON)."""
 APPLIED: Final = "intents_applied"
-"""Store-wide fact: the number of the last entry of it that the catalogue has."""
+"""Store-wide fact: the number of the last entry of it that the catalogue has, and the count of batches then (`mark_of`)."""
 
 TOTALS: Final = "totals"
 """Of an entry: (directory, bytes, files) of directories of which only these changed. All else are fields of `Batch`."""
@@ -41,6 +43,22 @@ ROWS: Final[dict[str, type[Any]]] = {
     "recordings": RecordingRow, "life": Life, "media": MediaRow, "trash": TrashRow, "events": EventRow,
 }  # fmt: skip
 """The types of rows in it, by field; `placement`, `copy` and `life` are fields of others."""
+
+
+def mark_of(number: int, facts: Mapping[str, str]) -> str:
+    """The value of APPLIED. An earlier version of recfs, which knows of no log, moves the count of batches on, and not
+    this: then what is in the log is older than the catalogue.
+    """
+    return f"{number} {count_of(facts)}"
+
+
+def applied_in(facts: Mapping[str, str]) -> int | None:
+    """The number of the last entry that the catalogue with these facts has; None: no log goes with it."""
+    number, _, count = facts.get(APPLIED, "").partition(" ")
+    if LOG not in facts or not number.isdecimal() or count != str(count_of(facts)):
+        return None
+    return int(number)
+
 
 Entry = dict[str, list[Any]]
 """What changed between two answers: by field of FIELDS, what a batch would hold of it."""

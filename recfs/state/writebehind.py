@@ -18,7 +18,7 @@ import trio
 
 from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports.batch import Batch
-from recfs.ports.intents import APPLIED, LOG
+from recfs.ports.intents import APPLIED, LOG, mark_of
 from recfs.state.changes import Changes
 from recfs.state.entries import Unlogged
 from recfs.state.problems import Problems, forever, reason_of
@@ -129,12 +129,12 @@ class WriteBehind(Changes):
         """
         epoch = secrets.randbits(_EPOCH_BITS)
         self.meta(LOG, intents.described(epoch))
-        self.meta(APPLIED, "0")
         await self.durable()  # before anything of an earlier log is written over
         try:
             intents.begin(epoch)
         except OSError as error:
             log.warning("without an intent log: the daemon's death may undo what was answered last: %s", error)
+            self.problems.note(PART, "intent log", error, "the intent log", quiet=True)
             return
         self._unlogged = Unlogged()
         self._intents = intents
@@ -182,10 +182,10 @@ class WriteBehind(Changes):
             self._eager = trio.Event()
             if not batch:
                 return
-            if number:
-                batch.meta[APPLIED] = str(number)
             for each in self._subscribers:
                 each.writing(batch)
+            if self._intents is not None or LOG in batch.meta:
+                batch.meta[APPLIED] = mark_of(number, batch.meta)
             nodes, accounts, garbage = self._sources
             self._sources = ({}, {}, {})  # what is kept here could not be unloaded
             unpublished, discarded = self._unpublished, self._discarded

@@ -65,7 +65,7 @@ async def begin(fs: Filesystem) -> None:
 
 
 def applied(fs: Filesystem) -> int:
-    return int(fs.rows("select value from meta where key = 'intents_applied'")[0])
+    return int(fs.rows("select value from meta where key = 'intents_applied'")[0].split()[0])
 
 
 async def lose_the_batch(
@@ -226,6 +226,21 @@ async def test_a_log_of_another_catalogue_counts_for_nothing(fs: Filesystem) -> 
         path.write_bytes(content)
     await fs.reopen()
     assert await fs.read(f"{REC}/later") == b"later"
+    await fs.assert_consistent()
+
+
+async def test_a_log_that_an_earlier_version_has_passed_by_counts_for_nothing(fs: Filesystem) -> None:
+    """One that knows of no log goes on with the catalogue: what the log says is older by then."""
+    await begin(fs)
+    await lose_the_batch(fs, lambda fs: fs.unlink(f"{REC}/gone"))
+    for each in fs.root.glob(".recfs/removals-*"):
+        each.unlink()
+    db = sqlite3.connect(fs.parts.store.catalogue_path)
+    with db:
+        db.execute("update meta set value = cast(value + 1 as text) where key = 'generation'")
+    db.close()
+    await fs.reopen()
+    assert "gone" in await fs.names(REC)
     await fs.assert_consistent()
 
 

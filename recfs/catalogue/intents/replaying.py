@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from recfs.catalogue.intents.frames import Reader, frames
 from recfs.catalogue.intents.log import log_paths
-from recfs.core.bounds import MAX_INT
 from recfs.errors import RowRefused
 from recfs.ports.batch import Batch
-from recfs.ports.intents import APPLIED, LOG
+from recfs.ports.intents import APPLIED, LOG, applied_in, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +38,15 @@ async def replay(catalogue: Catalogue, path: Path) -> Replayed:
     Done twice, or begun again, it comes to the same: entries say what rows are, not how they change.
     """
     facts = await catalogue.meta()
-    description, applied = facts.get(LOG), facts.get(APPLIED, "")
-    if not description or not applied.isdecimal() or int(applied) > MAX_INT:
+    applied = applied_in(facts)
+    if applied is None:
         return Replayed(0, is_read=True)
     done = 0
     try:
-        reader = Reader(description)
-        for number, body in _following(path, reader.epoch, int(applied)):
+        reader = Reader(facts[LOG])
+        for number, body in _following(path, reader.epoch, applied):
             batch, totals = reader.entry(body)
+            batch.meta[APPLIED] = mark_of(number, facts)
             await _carry_over(catalogue, batch, totals, number)
             done += 1
     except ValueError as error:
@@ -74,7 +74,6 @@ async def _carry_over(catalogue: Catalogue, batch: Batch, totals: Sequence[tuple
         row = await catalogue.node(ino)
         if row is not None:
             batch.nodes.append(row._replace(size_bytes=size_bytes, rfiles=files))
-    batch.meta[APPLIED] = str(number)
     try:
         await catalogue.apply(batch)
     except RowRefused as error:
