@@ -26,7 +26,7 @@ from recfs.ports.rows import (
 LOG: Final = "intents"
 """Store-wide fact: which log goes with the catalogue, and which fields the rows in it have (JSON)."""
 APPLIED: Final = "intents_applied"
-"""Store-wide fact: the number of the last entry of it that the catalogue has, and the count of batches then (`mark_of`)."""
+"""Store-wide fact: the number of the last entry of it that the catalogue has, and its count of batches (`mark_of`)."""
 
 TOTALS: Final = "totals"
 """Of an entry: (directory, bytes, files) of directories of which only these changed. All else are fields of `Batch`."""
