@@ -61,8 +61,8 @@ from recfs.services.sweeps import Sweeps
 from recfs.services.timekeeper import Timekeeper
 from recfs.state import generations
 from recfs.state.accounts import Accounts
+from recfs.state.dirty.refusals import UNSURE
 from recfs.state.events import acting_for, own
-from recfs.state.refusals import UNSURE
 from recfs.state.remote import LocalOnly
 from recfs.state.tree import Tree
 from recfs.state.writebehind import WriteBehind

@@ -4,7 +4,7 @@ A batch is everything that is dirty at one instant, so rows and the counters tha
 What waits for a row to be written (the publisher moves bytes only once the catalogue says so) is handed on after its
 batch.
 
-A row that the catalogue does not take is set aside (`refusals.py`). Whoever waits for that very row (`durable`) gets
+A row that the catalogue does not take is set aside (`dirty/refusals.py`). Whoever waits for that very row (`durable`) gets
 the refusal.
 """
 
@@ -19,10 +19,10 @@ import trio
 from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports.batch import Batch
 from recfs.ports.intents import APPLIED, LOG, mark_of
-from recfs.state.changes import Changes
-from recfs.state.entries import Unlogged
+from recfs.state.dirty.changes import Changes
+from recfs.state.dirty.entries import Unlogged
+from recfs.state.dirty.refusals import PART, UNSURE, Refusals
 from recfs.state.problems import Problems, forever, reason_of
-from recfs.state.refusals import PART, UNSURE, Refusals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

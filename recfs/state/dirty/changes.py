@@ -8,7 +8,7 @@ import trio
 
 from recfs.ports.batch import Batch
 from recfs.ports.rows import RecordingRow
-from recfs.state.entries import Unlogged
+from recfs.state.dirty.entries import Unlogged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
