@@ -4,8 +4,10 @@ A batch is everything that is dirty at one instant, so rows and the counters tha
 What waits for a row to be written (the publisher moves bytes only once the catalogue says so) is handed on after its
 batch.
 
-A row that the catalogue does not take is set aside (`dirty/refusals.py`). Whoever waits for that very row (`durable`) gets
-the refusal.
+A row that the catalogue does not take is set aside (`dirty/refusals.py`). Whoever waits for that very row
+(`durable`) gets the refusal.
+
+Before all that is the intent log: what changed is told to it before an answer leaves (`record`).
 """
 
 from __future__ import annotations
