@@ -278,6 +278,20 @@ async def test_columns_that_come_and_go_between_versions(fs: Filesystem) -> None
     await fs.assert_consistent()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a store of another user")
+async def test_a_log_that_root_makes_is_that_of_the_store_s_user(fs: Filesystem) -> None:
+    """A command that root runs while the daemon is down leaves nothing that the daemon cannot open."""
+    await begin(fs)
+    await fs.stop()
+    for path in log_paths(fs.parts.store.catalogue_path):
+        path.unlink()
+    os.chown(fs.parts.store.catalogue_path, 1234, 4321)
+    await fs.reopen()
+    for path in log_paths(fs.parts.store.catalogue_path):
+        info = path.stat()
+        assert (info.st_uid, info.st_gid, info.st_mode & 0o777) == (1234, 4321, 0o600)
+
+
 async def test_fsync_waits_for_no_batch(tmp_path: Path) -> None:
     """fsync(2) and what it covers survive a power cut by the log alone."""
     async with filesystem(tmp_path / "store", start=False) as fs:

@@ -43,6 +43,7 @@ class IntentLog:
     """The port's log in two files beside the catalogue."""
 
     def __init__(self, catalogue: Path) -> None:
+        self._catalogue = catalogue
         self._paths = log_paths(catalogue)
         self._fds: list[int] = []
         self._maps: list[mmap.mmap] = []
@@ -86,6 +87,7 @@ class IntentLog:
             for path in self._paths:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._fds.append(fd)
+                self._give(fd)
                 os.posix_fallocate(fd, 0, room)
                 os.fsync(fd)
                 self._maps.append(mmap.mmap(fd, room))
@@ -98,6 +100,13 @@ class IntentLog:
         self._ends = [0, 0]
         self.last = self._missing = self._written = self._settled = self._synced = 0
         self._told = False
+
+    def _give(self, fd: int) -> None:
+        """A file made by root is the catalogue's owner's, as its log is (SQLite does the same)."""
+        with contextlib.suppress(OSError):
+            owner, own = os.stat(self._catalogue), os.fstat(fd)
+            if os.geteuid() == 0 and (own.st_uid, own.st_gid) != (owner.st_uid, owner.st_gid):
+                os.fchown(fd, owner.st_uid, owner.st_gid)
 
     def append(self, entry: Entry) -> None:
         """As the port says."""
