@@ -41,6 +41,25 @@ def test_a_copy_that_was_cut_off_behind_its_last_byte_gets_time_and_mode(tmp_pat
     assert found.st_ino == inode, "no byte is copied again"
 
 
+@pytest.mark.parametrize("theirs", [False, True], ids=["as the run left it", "a user changed it since"])
+def test_a_whole_copy_that_was_not_written_down_gives_way_to_a_newer_source(tmp_path: Path, theirs: bool) -> None:
+    """A live tree: many of a batch had come when all was killed, and their sources change before the next run."""
+    migration = Migration(tmp_path)
+    migration.file("a.mp3", b"older bytes", TARGET)
+    migration.run()
+    with migration.state() as state:
+        row = state.row(b"a.mp3", os.fsencode(TARGET))
+        row.step, row.left = Step.BEGUN, None
+        state.put([row])
+    migration.file("a.mp3", b"newer bytes", TARGET, mtime_ns=LONG_AGO_NS + 5)
+    if theirs:
+        migration.at(TARGET).write_bytes(b"bytes of us")
+    migration.run()
+    assert migration.at(TARGET).read_bytes() == (b"bytes of us" if theirs else b"newer bytes")
+    assert ("--replace" in migration.problem("a.mp3")) is theirs
+    assert migration.row("a.mp3").step is (Step.BEGUN if theirs else Step.COPIED)
+
+
 def test_a_run_is_not_blamed_for_duplicates_that_were_verified_too_soon(tmp_path: Path) -> None:
     migration = Migration(tmp_path)
     migration.file("a.mp3", b"bytes", TARGET)

@@ -69,6 +69,15 @@ def test_a_change_that_only_the_ctime_tells_is_looked_for_in_the_bytes() -> None
     assert way_to(row(Step.VERIFIED, now), now, THERE, replace=False) is Way.DONE
 
 
+def test_a_whole_copy_of_an_earlier_source_gives_way_and_nothing_that_only_looks_like_one() -> None:
+    begun = row(Step.BEGUN, left=None)
+    assert way_after(begun, Proof.OTHER, THERE, replace=False) is Way.ANEW
+    assert way_after(begun, Proof.UNKNOWN, THERE, replace=False) is Way.REFUSED
+    assert way_after(begun, Proof.OTHER, (THERE[0] - 1, THERE[1]), replace=False) is Way.REFUSED
+    assert way_after(row(Step.BEGUN, None, None), Proof.OTHER, THERE, replace=False) is Way.REFUSED
+    assert way_after(row(Step.PENDING, left=None), Proof.OTHER, THERE, replace=False) is Way.REFUSED
+
+
 def test_a_checksum_of_other_bytes_is_forgotten() -> None:
     known = row(Step.COPIED)
     known.sha256 = "x"

@@ -157,6 +157,8 @@ def way_after(row: Row, proof: Proof, target: tuple[int, int] | None, *, replace
         return Way.ON
     if row.step is Step.BEGUN and proof is Proof.CUT_OFF:
         return Way.ANEW  # recfs never calls whole what was cut off and written on
+    if row.step is Step.BEGUN and proof is Proof.OTHER and row.seen and target == (row.seen.size, row.seen.mtime_ns):
+        return Way.ANEW  # all of an earlier source had come, with its time, and was not written down
     if row.is_done and row.left == target and proof is not Proof.UNKNOWN:
         return Way.ANEW  # it is as the run had left it, and the source has other bytes by now
     return Way.ANEW if replace else Way.REFUSED
