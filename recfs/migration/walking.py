@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from recfs.core.migration.claims import File
 from recfs.core.migration.names import text_of
+from recfs.core.migration.oldtree import hidden_link
 from recfs.core.migration.plan import Action
 from recfs.core.units import format_size
 from recfs.core.upkeep.mount_points import points_below
@@ -56,6 +57,8 @@ class Walk:
     """Those that are mount points, or on another file system than the directory above them."""
     owners: dict[bytes, int] = field(default_factory=dict)
     """Uids of the directories in the top, by name."""
+    _tops: dict[bytes, os.stat_result] = field(default_factory=dict)
+    """These directories: all are looked at before anything in them is."""
     vanished: int = 0
     """Names that were gone when they were looked at."""
     _seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
@@ -135,7 +138,7 @@ class Walk:
         if kind == stat.S_IFDIR:
             inode = (about.st_dev, about.st_ino)
             if b"/" not in path:
-                self.owners[path] = about.st_uid
+                self.owners[path], self._tops[path] = about.st_uid, about
             if about.st_dev in self._stores:
                 self.mounts.append(path)
                 told = "a mount of recfs: what lies there is in a store already"
@@ -152,6 +155,9 @@ class Walk:
             else:
                 self._later.append((path, inode))
         elif kind == stat.S_IFREG:
+            if told := hidden_link(about, self._tops.get(path.partition(b"/")[0])):
+                yield File(path, about.st_size, about.st_mtime_ns, None, Action.AMBIGUOUS, told, about.st_uid)
+                return
             readable = os.access(name.name, os.R_OK, dir_fd=fd, effective_ids=True)
             yield _regular(path, about, readable, _data_of(name.name, about, fd))
         elif kind == stat.S_IFLNK:

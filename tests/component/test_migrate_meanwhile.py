@@ -11,6 +11,7 @@ import pytest
 
 from recfs.core.migration.steps import Step
 from recfs.migration.run import rsync
+from recfs.migration.run.trees import Tree
 from tests.helpers.migrations import Migration
 
 pytestmark = pytest.mark.needs("rsync")
@@ -77,3 +78,48 @@ def test_a_directory_stays_whose_files_were_moved_past_the_daemon_and_are_not_kn
     migration.undo()
     assert "with --home" in migration.problem("a")
     assert folder.is_dir()
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["run", "move"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_hard_link_that_came_since_the_plan_to_what_its_user_may_not_read_is_not_brought(
+    tmp_path: Path, moved: bool
+) -> None:
+    migration = Migration(tmp_path)
+    migration.at_home()
+    path = migration.file("user_4/a", b"mine", TARGET)
+    os.chown(path.parent, 20004, 20004)
+    secret = tmp_path / "shadow"
+    secret.write_bytes(b"root's alone")
+    secret.chmod(0o640)
+    path.unlink()
+    os.link(secret, path)
+    (migration.move if moved else migration.run)()
+    assert (migration.there(), secret.stat().st_nlink) == ({}, 2)
+    assert "may not read it" in migration.problem("user_4/a")
+    secret.unlink()
+    (migration.move if moved else migration.run)()
+    assert migration.there() == {TARGET: b"root's alone"}
+
+
+def test_what_comes_to_a_source_while_it_is_moved_gets_no_name_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migration = Migration(tmp_path)
+    migration.at_home()
+    path = migration.file("a", b"mine", TARGET)
+    other = tmp_path / "other"
+    other.write_bytes(b"somebody else's")
+    link_from = Tree.link_from
+
+    def swapped(self: Tree, sources: Tree, source: bytes, target: bytes) -> None:
+        path.unlink()
+        os.link(other, path)
+        link_from(self, sources, source, target)
+
+    monkeypatch.setattr(Tree, "link_from", swapped)
+    migration.move()
+    assert migration.there() == {}
+    assert "another file came" in migration.problem("a")
+    assert path.read_bytes() == other.read_bytes()
+    assert other.stat().st_nlink == 2

@@ -338,3 +338,23 @@ def test_a_file_of_another_users_uid_is_ambiguous(old: Old) -> None:
     assert {source: found[source] for source in wanted} == wanted
     (entry,) = [each for each in plan.entries if each.source == theirs.encode()]
     assert entry.reason == "its owner (uid 20005) is that of user_5, and it lies in user_4"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_hard_link_to_what_its_user_may_not_read_is_ambiguous(old: Old) -> None:
+    a_recording(old)
+    mine = old.put("user_4/transcriptions/7/mine.json")
+    for path in old.top.rglob("*"):
+        os.chown(path, 20004, 20004)
+    secret = old.top.parent / "shadow"
+    secret.write_text("root's alone")
+    secret.chmod(0o640)
+    theirs = "user_4/transcriptions/7/shadow.json"
+    os.link(secret, old.top / theirs)
+    os.link(old.top / mine, old.top / "user_4/transcriptions/7/mine_too.json")
+    old.written()
+    plan = old.planned("--db", old.database, code=1)
+    assert {source for source, line in lines(plan).items() if line.startswith("ambiguous")} == {theirs}
+    (entry,) = [each for each in plan.entries if each.source == theirs.encode()]
+    assert "hard links" in entry.reason
+    assert "may not read it" in entry.reason

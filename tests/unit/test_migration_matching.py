@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import hashlib
 import random
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from recfs.core.layout import role_of
 from recfs.core.migration.claims import File, named_by
 from recfs.core.migration.lookup import Index
 from recfs.core.migration.matching import Decided, decide
-from recfs.core.migration.oldtree import Slot, other_owner
+from recfs.core.migration.oldtree import Slot, hidden_link, other_owner
 from recfs.core.migration.plan import MOVED, Action, Plan, parsed
 from recfs.core.migration.rows import Row
 
@@ -120,6 +122,27 @@ def test_an_owner_who_has_another_users_directory_is_told(path: bytes, owner: in
     assert other_owner(path, owner, owners) == told
     one_service = dict.fromkeys(owners, 33)
     assert other_owner(path, 33, one_service) == ""
+
+
+def about(mode: int, uid: int, gid: int = 0, names: int = 1) -> os.stat_result:
+    return os.stat_result((mode, 1, 1, names, uid, gid, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("file", "is_told"),
+    [
+        (about(0o100600, 0, names=2), True),
+        (about(0o100640, 0, 42, names=2), True),
+        (about(0o100600, 0), False),  # its only name: the platform may have written it so
+        (about(0o100644, 0, names=2), False),
+        (about(0o100640, 0, 20004, names=2), False),
+        (about(0o100600, 20004, names=2), False),
+    ],
+)
+def test_a_hard_link_to_what_a_user_may_not_read_is_told(file: os.stat_result, is_told: bool) -> None:
+    assert bool(hidden_link(file, about(0o040755, 20004, 20004))) is is_told
+    assert hidden_link(file, about(0o040755, 0)) == ""
+    assert hidden_link(file, None) == ""
 
 
 def test_a_file_that_two_rows_name_belongs_to_neither() -> None:

@@ -13,12 +13,14 @@ video/  transcriptions/                      as those of users, from before ther
 from __future__ import annotations
 
 import enum
+import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from recfs.core.layout import is_id
 from recfs.core.media.kinds import Checker, kind_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
 
@@ -115,6 +117,22 @@ def other_owner(path: bytes, owner: int | None, owners: Mapping[bytes, int]) -> 
     return f"its owner (uid {owner}) is that of {others[0].decode()}, and it lies in {top.decode()}" if others else ""
 
 
+def hidden_link(file: os.stat_result, top: os.stat_result | None) -> str:
+    """Why a file may be one that somebody made a hard link to, to have it read for him; "" if nothing says so.
+
+    Where links are not protected (`fs.protected_hardlinks`, proc_sys_fs(5)) anybody gives a name in his directory to
+    what he may not read. *top*: the directory in the old tree's top that it lies in.
+    """
+    if file.st_nlink < 2 or top is None or top.st_uid in (0, file.st_uid) or file.st_mode & stat.S_IROTH:
+        return ""
+    if file.st_mode & stat.S_IRGRP and file.st_gid == top.st_gid:
+        return ""
+    return (
+        f"it has other names (hard links), is uid {file.st_uid}'s, and uid {top.st_uid}, whose directory it lies in, may"
+        " not read it: `chown` it, if it is theirs"
+    )
+
+
 def is_fixed(folder: bytes) -> bool:
     """Whether a directory, by its path, is one that many recordings have files in."""
     if user_of(folder) is not None:
@@ -152,4 +170,4 @@ def is_media(name: bytes) -> bool:
     return kind is not None and kind.checker is Checker.MEDIA
 
 
-__all__ = ["Kind", "Place", "Slot", "is_fixed", "is_media", "other_owner", "place_of", "user_of"]
+__all__ = ["Kind", "Place", "Slot", "hidden_link", "is_fixed", "is_media", "other_owner", "place_of", "user_of"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from recfs.core.layout import owner_of, role_of
 from recfs.core.migration.escapes import escaped
+from recfs.core.migration.oldtree import hidden_link
 from recfs.errors import AccessDenied, InvalidArgument, MountError, NameTooLong
 from recfs.migration.run.trees import Tree
 
@@ -125,6 +126,16 @@ def check_source(source: bytes, destination: Destination) -> None:
         raise InvalidArgument(_OWN)
 
 
+def link_refusal(source: bytes, file: os.stat_result, sources: Tree) -> str:
+    """Why a source may be a hard link to what its user may not read, made since the plan was; or "".
+
+    Raises FsError, OSError.
+    """
+    if file.st_nlink < 2 or source.startswith(b"/"):
+        return ""
+    return hidden_link(file, sources.look(source.partition(b"/")[0]))
+
+
 def check_other(source: Seen, destination: Destination, target: os.stat_result | None) -> None:
     """Raise InvalidArgument for a source that is the store's file itself: by a bind mount both have one identity."""
     is_target = target is not None and (source.device, source.inode) == (target.st_dev, target.st_ino)
@@ -142,4 +153,14 @@ def check_apart(old: bytes, destination: Destination) -> None:
         )
 
 
-__all__ = ["CAME", "GONE", "Destination", "check_apart", "check_name", "check_other", "check_source", "group_of"]
+__all__ = [
+    "CAME",
+    "GONE",
+    "Destination",
+    "check_apart",
+    "check_name",
+    "check_other",
+    "check_source",
+    "group_of",
+    "link_refusal",
+]

@@ -15,7 +15,7 @@ from recfs.core.migration.plan import MOVED, Action
 from recfs.core.migration.steps import Brought, Proof, Seen, Step
 from recfs.errors import FsError, InvalidArgument, InvalidPath
 from recfs.migration.plans import elsewhere_of
-from recfs.migration.run.destination import CAME, check_name, check_source
+from recfs.migration.run.destination import CAME, check_name, check_source, link_refusal
 from recfs.migration.run.hashing import proven
 from recfs.migration.run.trees import Tree, reason_of, seen_of
 
@@ -87,6 +87,8 @@ class Moving:
             check_source(entry.source, self._destination)
             source, there = sources.look(entry.source), store.look(entry.target)
             row.problem = self._refusal(row, source, there)
+            if not row.problem and source is not None:
+                row.problem = link_refusal(entry.source, source, sources)
             if not row.problem and there is not None and source is not None and not _same(source, there):
                 row.problem = self._compared(entry, row, sources, store)
             elif not row.problem and there is None and self._destination.is_elsewhere(entry.target):
@@ -140,9 +142,11 @@ class Moving:
         return ""
 
     def _move(self, entry: Entry, row: Row, sources: Tree, store: Tree) -> None:
+        made = False
         try:
             try:
                 store.link_from(sources, entry.source, entry.target)
+                made = True
             except FileExistsError:
                 pass  # an earlier run was killed between the two
             except FileNotFoundError:
@@ -150,6 +154,8 @@ class Moving:
                     raise
             there = store.look(entry.target)
             if there is None or not _is(there, row.seen):
+                if made and there is not None and there.st_nlink > 1:  # it keeps the name that it was found by
+                    store.unlink(entry.target)
                 raise InvalidPath("another file came to the source or the target meanwhile")
             owner = self._destination.owner(store, entry.target)
             if owner is not None:

@@ -24,7 +24,7 @@ from recfs.migration.plans import elsewhere_of
 from recfs.migration.run import rsync
 from recfs.migration.run.arrivals import Arrivals
 from recfs.migration.run.batches import BATCH_FILES, Batch, Item, Queue, Settings, close, files_at_a_time
-from recfs.migration.run.destination import CAME, GONE, check_name, check_other, check_source, group_of
+from recfs.migration.run.destination import CAME, GONE, check_name, check_other, check_source, group_of, link_refusal
 from recfs.migration.run.farm import Farm
 from recfs.migration.run.hashing import Stopped, is_shown, proven
 from recfs.migration.run.room import Room, room_of
@@ -206,6 +206,9 @@ class Run:
         return "" if there else GONE
 
     def _item(self, tree: Tree, entry: Entry, row: Row, fd: int, seen: Seen) -> Item | None:
+        if why := link_refusal(entry.source, os.fstat(fd), self._sources):
+            self._failed(row, entry, why)
+            return None
         found = tree.look(entry.target)
         check_other(seen, self._destination, found)
         if row.is_away:
