@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 import hashlib
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field

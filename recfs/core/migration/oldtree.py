@@ -128,8 +128,8 @@ def hidden_link(file: os.stat_result, top: os.stat_result | None) -> str:
     if file.st_mode & stat.S_IRGRP and file.st_gid == top.st_gid:
         return ""
     return (
-        f"it has other names (hard links), is uid {file.st_uid}'s, and uid {top.st_uid}, whose directory it lies in, may"
-        " not read it: `chown` it, if it is theirs"
+        f"it has other names (hard links), is uid {file.st_uid}'s, and uid {top.st_uid}, whose directory it lies in,"
+        " may not read it: `chown` it, if it is theirs"
     )
 
 

@@ -28,6 +28,7 @@ from recfs.stores.s3 import interim
 from recfs.stores.s3.body import FileBody
 from recfs.stores.s3.client import USER_AGENT, make_client, trusted_certificates
 from recfs.stores.s3.faults import STATUS_HEADER
+from recfs.stores.s3.heads import Heads, Place, trusting
 from recfs.stores.s3.proxy import proxy_for
 from recfs.stores.s3.signing import UNSIGNED, Signer
 
@@ -87,6 +88,8 @@ class Wire:
         self._session, self._section, self._endpoint = session, section, endpoint
         self._lock = threading.Lock()
         self._manager: urllib3.PoolManager | None = None
+        self._heads: Heads | None = None
+        """None: all goes the ordinary way, through a proxy or where certificates cannot be read."""
         self._base = self._host = self._path = ""
         self._signer = Signer("")
         self._credentials: Any = None
@@ -125,6 +128,10 @@ class Wire:
         sent: dict[str, Any] = headers
         sent["Host"] = sent.pop("host")  # by this name urllib3 adds none of its own for a proxy
         sent["user-agent"] = USER_AGENT
+        if self._heads is not None and method == "HEAD":
+            told = self._heads.ask(f"{path}{'?' if sent_query else ''}{sent_query}", sent)
+            if told is not None:
+                return self._head(operation, *told)
         data: FileBody | bytes | None = None
         if body is not None:
             sent["content-length"] = str(len(body))
@@ -139,11 +146,10 @@ class Wire:
 
     def _answered(self, operation: str, answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        if answer.status >= 300:
-            raise self._refused(operation, answer, headers)
         if operation == "head_object":
-            _rest_of(answer)
-            return _described(headers)
+            return self._head(operation, answer.status, headers, _rest_of(answer))
+        if answer.status >= 300:
+            raise self._refused(operation, answer.status, headers, _rest_of(answer))
         found: dict[str, Any] = {name: headers[header] for name, header in _ANSWER.items() if header in headers}
         found["ResponseMetadata"] = {"HTTPStatusCode": answer.status, "HTTPHeaders": headers}
         if operation == "get_object":
@@ -154,13 +160,14 @@ class Wire:
             _rest_of(answer)
         return found
 
-    def _refused(self, operation: str, answer: urllib3.BaseHTTPResponse, headers: dict[str, str]) -> ClientError:
+    def _head(self, operation: str, status: int, headers: dict[str, str], body: bytes = b"") -> dict[str, Any]:
+        if status >= 300:
+            raise self._refused(operation, status, headers, body)
+        return _described(headers)
+
+    def _refused(self, operation: str, status: int, headers: dict[str, str], body: bytes) -> ClientError:
         name = _MODELS[operation]
-        response = {
-            "status_code": answer.status,
-            "headers": {**headers, STATUS_HEADER: str(answer.status)},
-            "body": _rest_of(answer),
-        }
+        response = {"status_code": status, "headers": {**headers, STATUS_HEADER: str(status)}, "body": body}
         shape = self._model.operation_model(name).output_shape
         return ClientError(_parser().parse(response, shape), name)
 
@@ -205,13 +212,27 @@ class Wire:
         manager: urllib3.PoolManager
         if proxy is None:
             manager = urllib3.PoolManager(**settings)
+            self._heads = self._straight(certificates)
         else:
             manager = urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, **settings)
         manager.pool_classes_by_scheme = interim.POOLS
         return manager
 
+    def _straight(self, certificates: str | None) -> Heads | None:
+        parts, section = urlsplit(self._base), self._section
+        is_tls = parts.scheme == "https"
+        try:
+            tls = trusting(certificates) if is_tls else None
+        except OSError:
+            return None  # what is wrong with them is told by the first request
+        host, port = parts.hostname or "", parts.port or (443 if is_tls else 80)
+        place = Place(host, port, tls, section.connect_timeout, section.read_timeout, 2 * section.threads)
+        return Heads(place, _SOCKET_OPTIONS)
+
     def close(self) -> None:
         """Drop idle connections; calls under way go on."""
+        if self._heads is not None:
+            self._heads.close()
         if self._manager is not None:
             self._manager.clear()
 
