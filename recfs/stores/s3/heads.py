@@ -28,22 +28,21 @@ _END: Final = b"\r\n\r\n"
 
 
 class Place(NamedTuple):
-    """Where the requests go."""
+    """Where the requests go, and how many connections are kept for the next."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None
     connect_s: float
     read_s: float
-    idle: int
-    """So many connections are kept for the next request."""
+    kept: int
 
 
 class Heads:
     """Connections to one server, straight. Thread-safe."""
 
     def __init__(self, place: Place, socket_options: Sequence[tuple[int, int, int | bytes]]) -> None:
-        self._place, self._options = place, socket_options
+        self._place, self._options = place, list(socket_options)
         self._idle: deque[socket.socket] = deque()
 
     def ask(self, path: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str]] | None:
@@ -54,8 +53,7 @@ class Heads:
         """
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         request = f"HEAD {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
-        connection = self._taken()
-        if connection is None:
+        if (connection := self._taken()) is None:
             return None
         found, stays = None, False
         try:
@@ -69,7 +67,7 @@ class Heads:
         except OSError:
             return None  # closed by the server while it was idle, or worse: the ordinary way tells
         finally:
-            if stays and len(self._idle) < self._place.idle:
+            if stays and len(self._idle) < self._place.kept:
                 self._idle.append(connection)
             else:
                 _closed(connection)
@@ -77,8 +75,8 @@ class Heads:
 
     def close(self) -> None:
         """Drop idle connections; requests under way go on."""
-        while self._idle:
-            with contextlib.suppress(IndexError):
+        with contextlib.suppress(IndexError):
+            while True:
                 _closed(self._idle.pop())
 
     def _taken(self) -> socket.socket | None:
@@ -95,29 +93,25 @@ class Heads:
     def _connected(self) -> socket.socket | None:
         place = self._place
         try:
-            plain = create_connection((place.host, place.port), place.connect_s, socket_options=list(self._options))
+            connection = create_connection((place.host, place.port), place.connect_s, socket_options=self._options)
         except TimeoutError:
             raise ConnectTimeoutError(None, f"no connection within {place.connect_s:g} s") from None
         except OSError:
             return None
-        connection = plain
         try:
             if place.tls is not None:
-                connection = place.tls.wrap_socket(plain, server_hostname=place.host)
+                connection = place.tls.wrap_socket(connection, server_hostname=place.host)
             connection.settimeout(place.read_s)
         except OSError:  # of TLS, too
-            _closed(plain)
+            _closed(connection)
             return None
         return connection
 
 
 def _received(connection: socket.socket) -> bytes:
     """All up to the empty line, or less where the answer is none."""
-    answer = connection.recv(_ANSWER_BYTES)
-    while answer and _END not in answer and len(answer) < _ANSWER_BYTES:
-        more = connection.recv(_ANSWER_BYTES)
-        if not more:
-            break
+    answer = b""
+    while _END not in answer and len(answer) < _ANSWER_BYTES and (more := connection.recv(_ANSWER_BYTES)):
         answer += more
     return answer
 
@@ -131,9 +125,8 @@ def _parsed(answer: bytes) -> tuple[tuple[int, dict[str, str]] | None, bool]:
     first, *lines = head.decode("latin-1").split("\r\n")
     version, _, told = first.partition(" ")
     status = told[:3]
-    if not end or version != "HTTP/1.1" or not status.isdecimal() or told[3:4] not in ("", " "):
-        return None, False
-    if is_interim((version, int(status), "")):
+    is_plain = end and version == "HTTP/1.1" and status.isdecimal() and told[3:4] in ("", " ")
+    if not is_plain or is_interim((version, int(status), "")):
         return None, False
     headers: dict[str, str] = {}
     for line in lines:
