@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from recfs.client.errors import ClientError, DaemonRefused
 from recfs.web.accesses import Access
@@ -115,7 +115,12 @@ async def readyz(request: Request) -> Response:
     return Json({"status": "ok"})
 
 
-@router.get("/metrics", summary="Figures for Prometheus, on the loopback alone", response_model=None)
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus, on the loopback alone",
+    response_class=PlainTextResponse,
+    response_model=None,
+)
 async def metrics(request: Request) -> Response:
     """Tell the figures to whoever asks from this machine, and not through a proxy; 404 for all others."""
     if not _is_local(request):

@@ -49,7 +49,7 @@ class WantedLink(asking.Body):
 class WantedToken(asking.Body):
     """A grant to be made."""
 
-    role: Role
+    role: Role = Field(strict=False)
     users: list[str] = Field(default_factory=list, max_length=1000, examples=[["5"]])
     name: str = Field("", max_length=100, examples=["the encoder"])
     expires_s: float | None = Field(None, gt=0, le=1e9, description="In seconds from now; null: never")

@@ -39,9 +39,9 @@ _NOT_OFFERED: Final = "is not offered on this socket"
 
 
 class Body(BaseModel):
-    """A body of JSON in which nothing is misspelt."""
+    """A body of JSON in which nothing is misspelt: 0 is no `false` there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 async def ask(request: Request, method: str, **params: Any) -> Any:

@@ -71,13 +71,20 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     422: problem("a value is not what it should be"),
     503: problem("the file system is away"),
 }
-_BYTES: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES: Final = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+"""Of the type that the file has."""
 BYTES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "the bytes", "content": _BYTES},
     206: {"description": "the ranges", "content": _BYTES},
     304: {"description": "the client has these bytes"},
     416: problem("there are no such bytes"),
 }
+BYTES_OR_PAGE: Final[dict[int | str, dict[str, Any]]] = BYTES | {
+    200: {
+        "description": "the bytes; of a directory, a page of what is in it",
+        "content": _BYTES | {"application/json": {"schema": {}}},
+    }
+}
 
 
-__all__ = ["BYTES", "PROBLEMS", "Entry", "Page", "Recording", "Whole"]
+__all__ = ["BYTES", "BYTES_OR_PAGE", "PROBLEMS", "Entry", "Page", "Recording", "Whole"]

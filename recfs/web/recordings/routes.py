@@ -19,7 +19,7 @@ from recfs.web.recordings.body import FileBody
 from recfs.web.recordings.conditions import FAILED, is_conditional, judged, must_hold_of_whole, range_holds
 from recfs.web.recordings.headers import headers_of, validators_of
 from recfs.web.recordings.listing import LIMIT, MOST, recording_page, recordings_page
-from recfs.web.recordings.models import BYTES, PROBLEMS, Page, Whole
+from recfs.web.recordings.models import BYTES, BYTES_OR_PAGE, PROBLEMS, Page, Whole
 from recfs.web.recordings.opening import Opened, open_recorded
 from recfs.web.recordings.ranges import spans_of
 from recfs.web.recordings.thumbnail import open_thumbnail
@@ -87,7 +87,10 @@ async def remove_recording(request: Request, caller: Caller, user: str, recordin
     return Response(status_code=204)
 
 
-@router.get(_ONE + "/thumbnail", summary="A recording's picture", response_model=None, responses={**BYTES, **PROBLEMS})
+@router.get(
+    _ONE + "/thumbnail", summary="A recording's picture", response_model=None, response_class=Response,
+    responses={**BYTES, **PROBLEMS},
+)  # fmt: skip
 @router.head(_ONE + "/thumbnail", response_model=None, include_in_schema=False)
 async def thumbnail(request: Request, caller: Caller, user: str, recording: str) -> Response:
     """Give the picture of a recording: its own, the one derived from it, or the shared one."""
@@ -95,7 +98,10 @@ async def thumbnail(request: Request, caller: Caller, user: str, recording: str)
     return answer(request, await open_thumbnail(context_of(request), who, which))
 
 
-@router.get(_FILE, summary="A file's bytes", response_model=None, responses={**BYTES, **PROBLEMS})
+@router.get(
+    _FILE, summary="A file's bytes", response_model=None, response_class=Response,
+    responses={**BYTES_OR_PAGE, **PROBLEMS},
+)  # fmt: skip
 @router.head(_FILE, summary="What is known of a file's bytes", response_model=None, include_in_schema=False)
 async def file(
     request: Request, caller: Caller, user: str, recording: str, path: str, cursor: Cursor = None, limit: Limit = LIMIT,

@@ -31,6 +31,7 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 @router.put(
     "/users/{user}/recordings/{recording}/{path:inside}", summary="Make a file", status_code=201, response_model=None,
+    response_class=Response,
     openapi_extra=bytes_of(),
     responses={
         204: {"description": "it replaced the file of If-Match, or these bytes are there already"},

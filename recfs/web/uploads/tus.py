@@ -116,7 +116,7 @@ async def create(request: Request, caller: Caller) -> Response:
 
 
 @router.head(
-    "/uploads/{id}", summary="Where an upload goes on", response_model=None, responses=_TUS,
+    "/uploads/{id}", summary="Where an upload goes on", response_model=None, response_class=Response, responses=_TUS,
     openapi_extra=fields_of(Tus_Resumable=VERSION),
 )  # fmt: skip
 async def offset(request: Request, caller: Caller, id: str) -> Response:

@@ -71,6 +71,24 @@ class FakeDaemon:
         return await answer if isinstance(answer, Awaitable) else answer
 
 
+def answers_of_daemon() -> dict[str, Any]:
+    """Answers of a daemon that offers everything."""
+    answers: dict[str, Any] = json.loads(Path(__file__).with_name("daemon_answers.json").read_text())
+    for method in (
+        "quota_set", "queue_retry", "queue_drop", "restore", "fetch", "recording_keep", "recording_expire",
+        "trash_restore",
+    ):  # fmt: skip
+        answers[method] = {}
+    quotas, trash = answers["quota_show"], answers["trash_list"]
+    answers["quota_show"] = lambda params: [each for each in quotas if params.get("user", each["user"]) == each["user"]]
+    answers["recording_list"] = []
+    answers["trash_list"] = lambda params: {
+        **trash, "entries": [trash["entries"][0] | {"number": 7, "user": params.get("user", "5")}],
+    }  # fmt: skip
+    answers["events"] = {"events": [], "cursor": "00c0ffee-1", "more": False}
+    return answers
+
+
 @dataclass
 class Gateway:
     """One, with a tree of its own."""
@@ -197,4 +215,15 @@ def run(folder: Path, story: Callable[[Gateway], Awaitable[T]], **settings: Any)
     return asyncio.run(told())
 
 
-__all__ = ["BYTES", "CLIENT", "HOST", "Answer", "DaemonUnreachable", "FakeDaemon", "Gateway", "gateway_at", "run"]
+__all__ = [
+    "BYTES",
+    "CLIENT",
+    "HOST",
+    "Answer",
+    "DaemonUnreachable",
+    "FakeDaemon",
+    "Gateway",
+    "answers_of_daemon",
+    "gateway_at",
+    "run",
+]

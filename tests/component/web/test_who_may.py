@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from urllib.parse import quote
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from .gateways import Gateway, run
+from .gateways import Gateway, answers_of_daemon, run
 
 OPEN, ANYBODY, OWN, ADMIN = "open", "anybody", "own", "admin"
 """Who may: all the world; whoever is let in; whoever is let in for that user; admins."""
@@ -199,20 +198,7 @@ async def upload_of(gateway: Gateway, user: str) -> str:
 
 def prepare(gateway: Gateway) -> None:
     """A daemon that offers everything, and what nobody may get at."""
-    answers = gateway.daemon.answers
-    answers |= json.loads(Path(__file__).with_name("daemon_answers.json").read_text())
-    for method in (
-        "quota_set", "queue_retry", "queue_drop", "restore", "fetch", "recording_keep", "recording_expire",
-        "trash_restore",
-    ):  # fmt: skip
-        answers[method] = {}
-    quotas, trash = answers["quota_show"], answers["trash_list"]
-    answers["quota_show"] = lambda params: [each for each in quotas if params.get("user", each["user"]) == each["user"]]
-    answers["recording_list"] = []
-    answers["trash_list"] = lambda params: {
-        **trash, "entries": [trash["entries"][0] | {"number": 7, "user": params.get("user", "5")}],
-    }  # fmt: skip
-    answers["events"] = {"events": [], "cursor": "00c0ffee-1", "more": False}
+    gateway.daemon.answers |= answers_of_daemon()
     outside = gateway.root.parent / "outside"
     outside.mkdir()
     (outside / "secret").write_bytes(OUTSIDE)
