@@ -77,11 +77,12 @@ class FileBody(Response):
         """Send it. What keeps the first bytes from being read is raised; later the answer just ends too early."""
         gone = asyncio.ensure_future(until_gone(receive))
         try:
+            whole = True
             if scope["method"] == "HEAD":
                 await self._begin(send)
             else:
-                await self._send(send, gone, copies=COPIED in scope.get("extensions", {}))
-            if not gone.done():
+                whole = await self._send(send, gone, copies=COPIED in scope.get("extensions", {}))
+            if whole:  # also when whoever has it all has left by now
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (_CutOff, OSError) as error:
             if not self._begun and isinstance(error, _CutOff):
@@ -99,7 +100,8 @@ class FileBody(Response):
             self._begun = True
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-    async def _send(self, send: Send, gone: asyncio.Future[None], *, copies: bool) -> None:
+    async def _send(self, send: Send, gone: asyncio.Future[None], *, copies: bool) -> bool:
+        """Send the pieces; whether all went before the client left."""
         opened = self._opened
         limiter = self._limiters.slow_reads if opened.far else self._limiters.reads
         copier = self._limiters.slow_reads if opened.far else self._limiters.copies
@@ -107,11 +109,15 @@ class FileBody(Response):
         left = sum(each.size for each in self._pieces if isinstance(each, Span))
         for piece in self._pieces:
             if isinstance(piece, bytes):
+                if gone.done():
+                    return False
                 await self._begin(send)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 continue
             at, end = piece
-            while at < end and not gone.done():
+            while at < end:
+                if gone.done():
+                    return False
                 if not self._still():
                     raise _CutOff("whoever gets it may not have it any more")
                 size = min(BLOCK_BYTES, end - at)
@@ -119,6 +125,8 @@ class FileBody(Response):
                 if self._begun and copies and end - at > FIRST_BYTES:
                     copy = _Copy(opened, at, size, last, copier, buffer)
                     await send({"type": COPIED, "copy": copy})
+                    if copy.sent < size:  # the connection ended meanwhile
+                        return False
                     if copy.longest_s > _SLOW_S:
                         limiter = copier = self._limiters.slow_reads
                     at += size
@@ -138,6 +146,7 @@ class FileBody(Response):
                 await self._begin(send)
                 await send({"type": "http.response.body", "body": block, "more_body": True})
         await self._begin(send)
+        return True
 
 
 class _Copy:
