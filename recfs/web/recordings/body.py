@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import secrets
+import select
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -33,6 +34,11 @@ logger = logging.getLogger(__name__)
 BLOCK_BYTES: Final = 1 << 20
 PIECE_BYTES: Final = 256 << 10
 """What a thread reads and writes at a time: it stays in the CPU's caches."""
+COPY_BYTES: Final = 8 << 20
+"""What is copied in one go where nothing else is: going to a thread and back costs as much as some 256 KiB. Of several
+downloads each has BLOCK_BYTES at a time, or small requests would wait for the CPU."""
+_TAKEN_MS: Final = 5
+"""So long a thread that nobody else wants waits for a fast reader, who nearly always takes the next bytes sooner."""
 _SLOW_S: Final = 0.5
 """A read that took longer than this has those that follow done among the slow ones."""
 
@@ -123,7 +129,8 @@ class FileBody(Response):
                 size = min(BLOCK_BYTES, end - at)
                 last = size == left
                 if self._begun and copies and end - at > FIRST_BYTES:
-                    copy = _Copy(opened, at, size, last, copier, buffer)
+                    size = min(BLOCK_BYTES if copier.borrowed_tokens else COPY_BYTES, end - at)
+                    copy = _Copy(opened, at, size, size == left, copier, buffer)
                     await send({"type": COPIED, "copy": copy})
                     if copy.sent < size:  # the connection ended meanwhile
                         return False
@@ -171,7 +178,9 @@ class _Copy:
             try:
                 size = os.write(descriptor, self._unsent)
             except BlockingIOError:
-                return Step.FULL
+                if self._limiter.borrowed_tokens > 1 or not _takes(descriptor):
+                    return Step.FULL
+                continue
             except OSError:  # of the connection, which whoever reads has left
                 return Step.GONE
             self._unsent = self._unsent[size:]
@@ -188,6 +197,13 @@ class _Copy:
             raise _CutOff("it was written to")
         self._unsent = piece[:size]
         self.longest_s = max(self.longest_s, time.monotonic() - began_s)
+
+
+def _takes(descriptor: int) -> bool:
+    """Wait a moment; whether a connection takes something again. One that is lost does: writing to it tells."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLOUT)
+    return bool(waiting.poll(_TAKEN_MS))
 
 
 def _read(opened: Opened, at: int, size: int, last: bool) -> tuple[bytes, float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from recfs.web.copying import COPIED
+from recfs.web.recordings import body
 from tests.component.web.site import API, Site
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ async def asked(site: Site, method: str, headers: dict[str, str], taken: int, *,
     ],
 )
 def test_a_download_is_whole_when_its_last_byte_went(
-    site: Site, method: str, headers: dict[str, str], taken: int, outcome: str, copies: bool
-) -> None:
+    site: Site, monkeypatch: pytest.MonkeyPatch, method: str, headers: dict[str, str], taken: int, outcome: str,
+    copies: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(body, "COPY_BYTES", 1 << 20)
     told: list[Access] = []
     site.context.listeners.append(told.append)
     site.file(SOURCE, bytes(SIZE))
