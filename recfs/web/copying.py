@@ -78,10 +78,21 @@ class CopyingProtocol(HttpToolsProtocol):
         async def send(message: Message) -> None:
             if message["type"] == COPIED:
                 await self._copy(cycle, message["copy"])
-            else:
-                await plain(message)
+                return
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if last:
+                self.answer_ends(cycle)
+            await plain(message)
+            if last:
+                self.answer_ended()
 
         return send
+
+    def answer_ends(self, cycle: RequestResponseCycle) -> None:
+        """The last of an answer is about to be sent: a protocol with deadlines says what becomes of the connection."""
+
+    def answer_ended(self) -> None:
+        """It was sent."""
 
     async def _copy(self, cycle: RequestResponseCycle, copy: Copy) -> None:
         if self.flow.write_paused and not cycle.disconnected:

@@ -14,7 +14,7 @@ import termios
 from collections import Counter
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -23,6 +23,9 @@ from recfs.web import framing
 from recfs.web.copying import CopyingProtocol
 from recfs.web.problems import Problem
 from recfs.web.settings import Settings
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 HEADER_BYTES: Final = 64 << 10
 """What a request's header may have behind its first piece, which is what came at once: 256 KiB at most. How
@@ -93,6 +96,8 @@ class DeadlineProtocol(CopyingProtocol):
         """Whether the piece that is being parsed had something of a body, or began one."""
         self._held_up = False
         """Whether we have not taken the body as it came, since the last look."""
+        self._closes = False
+        """Whether the connection ends when the body that goes on behind its answer does."""
         self._unsent = 0
         self._refusal: Problem | None = None
         """Why the request that is being parsed is not taken, where that is said of no other."""
@@ -184,6 +189,19 @@ class DeadlineProtocol(CopyingProtocol):
             cycle = self.pipeline[0][0] if self.pipeline else self.cycle
             cycle.keep_alive = False
 
+    def answer_ends(self, cycle: RequestResponseCycle) -> None:
+        """Have a connection that is to end with this answer end behind the body instead, which is dropped.
+
+        Closed with bytes that nobody read it would be reset, and the client, a proxy mostly, never see the answer.
+        """
+        if self._in_body and cycle is self.cycle and not cycle.keep_alive and not self.parser.should_upgrade():
+            cycle.keep_alive = self._closes = True
+
+    def answer_ended(self) -> None:
+        """Tell a client who reads up to the end of the connection that there is no more."""
+        if self._closes and not self.transport.is_closing():
+            self.transport.write_eof()
+
     def _refuse(self, problem: Problem) -> NoReturn:
         """End the parsing, by `send_400_response`."""
         self._refusal = problem
@@ -212,6 +230,8 @@ class DeadlineProtocol(CopyingProtocol):
             self._body_timer.cancel()
             self._body_timer = None
         super().on_message_complete()
+        if self._closes:
+            self.transport.close()
 
     # Deadlines.
 

@@ -97,12 +97,14 @@ def _heard(task: asyncio.Task[None]) -> None:
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
+@router.head("/healthz", response_model=None, include_in_schema=False)
 @router.get("/healthz", summary="Whether the gateway runs", response_model=None)
 async def healthz() -> Response:
     """Answer as long as the process does anything; asks nobody."""
     return Json({"status": "ok"})
 
 
+@router.head("/readyz", response_model=None, include_in_schema=False)
 @router.get("/readyz", summary="Whether the gateway can serve", response_model=None)
 async def readyz(request: Request) -> Response:
     """Look whether the mount is there and, where a socket is configured, its daemon answers. 503 if not."""

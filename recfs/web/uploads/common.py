@@ -40,8 +40,18 @@ def sending(request: Request, user: str) -> AbstractContextManager[None]:
     return context_of(request).uploads.hold(user)
 
 
+def kind_of(request: Request) -> str:
+    """Give the media type of a request's body, without parameters; "" where none is told."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
 def received(request: Request) -> Receive:
-    """What comes of a request's body: no more of it, as if the connection had ended, when its token is revoked."""
+    """What comes of a request's body: no more of it, as if the connection had ended, when its token is revoked.
+
+    Raises Problem for bytes that are not those of the file: nobody here unpacks them.
+    """
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise Problem("UnsupportedMediaType", "bytes are taken as they are, without Content-Encoding")
     gate, who = context_of(request).gate, request.state.principal
 
     async def receive() -> MutableMapping[str, Any]:
@@ -64,4 +74,4 @@ def tell(request: Request, done: Committed | None) -> None:
         }  # fmt: skip
 
 
-__all__ = ["body_of", "id_for", "received", "sending", "tell", "uploads_of"]
+__all__ = ["body_of", "id_for", "kind_of", "received", "sending", "tell", "uploads_of"]

@@ -15,7 +15,7 @@ from recfs.web.limiters import in_thread
 from recfs.web.problems import Problem
 from recfs.web.uploads.admission import sha256_of
 from recfs.web.uploads.answers import committed_fields, file_href
-from recfs.web.uploads.common import body_of, sending, tell, uploads_of
+from recfs.web.uploads.common import body_of, kind_of, sending, tell, uploads_of
 from recfs.web.uploads.fields import digest_field, digest_of, number, replaces_of
 from recfs.web.uploads.making import Wanted, plan_of
 from recfs.web.uploads.models import bytes_of
@@ -49,9 +49,7 @@ async def put(request: Request, caller: Caller, user: str, recording: str, path:
     fields = request.headers
     if "Content-Range" in fields:  # RFC 9110, 14.5
         raise Problem("BadRequest", "a PUT has the whole file")
-    if fields.get("Content-Encoding", "identity").lower() != "identity":
-        raise Problem("UnsupportedMediaType", "bytes are taken as they are, without Content-Encoding")
-    mime = fields.get("Content-Type", "").partition(";")[0].strip().lower()
+    mime = kind_of(request)
     names = names_of(path)
     wanted = Wanted(
         number(fields, "Content-Length"), user_of(user), recording_of(recording), "/".join(names),

@@ -19,7 +19,7 @@ from recfs.web.context import context_of
 from recfs.web.problems import Problem
 from recfs.web.uploads.answers import VERSION, location, progress_document, tus_fields
 from recfs.web.uploads.body import Checksum
-from recfs.web.uploads.common import body_of, id_for, sending, tell, uploads_of
+from recfs.web.uploads.common import body_of, id_for, kind_of, sending, tell, uploads_of
 from recfs.web.uploads.fields import checksum_of, hex_of, metadata_of, needed, number
 from recfs.web.uploads.making import Wanted, plan_of
 from recfs.web.uploads.models import NewUpload, Progress, bytes_of, fields_of, made_of
@@ -75,7 +75,7 @@ async def create(request: Request, caller: Caller) -> Response:
     Room for the whole length is kept from now on, or it is refused before any of its bytes is read.
     """
     uploads = uploads_of(request)
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    kind = kind_of(request)
     if kind == "application/json":
         wanted = await NewUpload.read(request)
         found = await uploads.create(plan_of(wanted, caller))
@@ -137,7 +137,7 @@ async def append(request: Request, caller: Caller, id: str) -> Response:
     """With Upload-Offset, and the bytes from there on. The last one has the file committed before this is answered."""
     _check_version(request)
     upload = id_for(id, caller)
-    if request.headers.get("Content-Type") != OFFSET_STREAM:
+    if kind_of(request) != OFFSET_STREAM:
         raise Problem("UnsupportedMediaType", f"bytes of an upload are {OFFSET_STREAM}")
     at = needed(request.headers, "Upload-Offset")
     checksum = checksum_of(request.headers.get("Upload-Checksum"))

@@ -57,7 +57,9 @@ _API: Final = "/api/v1"
 _RECORDING: Final = "/api/v1/users/{user}/recordings/{recording}"
 ROUTES: Final[dict[str, Row]] = {
     "GET /healthz": Row(OPEN),
+    "HEAD /healthz": Row(OPEN),
     "GET /readyz": Row(OPEN),
+    "HEAD /readyz": Row(OPEN),
     "GET /metrics": Row(OPEN, status=(404,)),
     "GET /api/v1/openapi.json": Row(OPEN),
     "HEAD /api/v1/openapi.json": Row(OPEN),
