@@ -4,8 +4,10 @@ import argparse
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -215,6 +217,8 @@ def main() -> None:
             (native / name).mkdir(parents=True)
         target = RecfsTarget(home)
         RecfsTarget.command = Path(__file__).resolve().parents[2] / ".venv/bin/recfs"
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # nothing is left mounted
+        stack.callback(results.print)
         target.start()
         stack.callback(target.stop)
         mount = target.tree
@@ -258,7 +262,6 @@ def main() -> None:
             for _ in range(20):
                 took, status = _refused_ms(servers["gateway on mount"])
                 results.add(f"refusal over quota ({status}), ms", "gateway on mount", took)
-        results.print()
 
 
 def _tus(
