@@ -6,9 +6,10 @@ they are; only when it refuses one is the batch looked through (`fitting.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from recfs.core import bounds
@@ -169,11 +170,14 @@ class Statement(NamedTuple):
             yield self.texts[len(some)], some[0] if len(some) == 1 else [*chain.from_iterable(some)]
 
 
-def _put(table: str, fields: tuple[str, ...], *, here: bool = False) -> Statement:
-    """*here*: of a table of what is true of one machine."""
-    before, row = f"replace into {table} ({', '.join(fields)}) values", f"({', '.join('?' * len(fields))})"
+def _put(
+    table: str, fields: tuple[str, ...], *, here: bool = False, fixed: Mapping[str, str] = MappingProxyType({})
+) -> Statement:
+    """*here*: of a table of what is true of one machine; *fixed*: what SQL has in further columns of each row."""
+    columns, values = [*fields, *fixed], [*"?" * len(fields), *fixed.values()]
     if here:
-        before, row = before.replace("(", "(host, ", 1), row.replace("(", f"({HOST}, ", 1)
+        columns, values = ["host", *columns], [str(HOST), *values]
+    before, row = f"replace into {table} ({', '.join(columns)}) values", f"({', '.join(values)})"
     return Statement(tuple(f"{before} {', '.join([row] * count)}" for count in range(AT_ONCE + 1)))
 
 
@@ -209,6 +213,10 @@ _PUT_RECORDINGS: Final = _put("recording", ("ino", *Life._fields))
 _PUT_MEDIA: Final = _put("media", MediaRow._fields)
 _PUT_TRASH: Final = _put("trash_entry", TrashRow._fields)
 _PUT_EVENTS: Final = _put("event", EventRow._fields)
+_BRIEF: Final = EventRow._fields.index("was")
+_NO_MORE: Final = tuple(EventRow._field_defaults.values())
+_PUT_BRIEF_EVENTS: Final = _put("event", EventRow._fields[:_BRIEF], fixed={"detail": "''"})
+"""Of files that were removed there is nothing more to say; with all columns a row takes twice as long."""
 _PUT_XATTR: Final = _put("xattr", ("ino", "name", "value"))
 _PUT_WHITEOUT: Final = _put("whiteout", ("parent", "name"))
 _PUT_VIEWS: Final = _put("view", ("view_id", "ino"))
@@ -373,7 +381,15 @@ def statements(batch: Batch, known: Known) -> Iterator[tuple[Statement, Sequence
     yield _DROP_TRASH, [(gone,) for gone in (*batch.trash_gone, *batch.purged)]
     yield _PUT_RECORDINGS, [(row.ino, *row.life) for row in batch.recordings]
     yield _PUT_MEDIA, batch.media
-    yield _PUT_EVENTS, batch.events
+    brief: list[Values] = []
+    others: list[Values] = []
+    for row in batch.events:
+        if row[_BRIEF:] == _NO_MORE:
+            brief.append(row[:_BRIEF])
+        else:
+            others.append(row)
+    yield _PUT_BRIEF_EVENTS, brief
+    yield _PUT_EVENTS, others
     yield _DROP_EVENTS, [(gone,) for gone in batch.events_gone]
     for statement in _DROP_ALL_OF:  # last: the batch may also hold what they were given before they went
         yield statement, removed

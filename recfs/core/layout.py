@@ -172,6 +172,11 @@ def kept_path(path: Sequence[bytes]) -> bytes:
     return b"/".join(path)
 
 
+def is_shallow(names: int) -> bool:
+    """Tell whether a path of so many names is kept whole, whatever they are."""
+    return names <= _SHALLOW
+
+
 def is_cut(path: bytes) -> bool:
     """Tell whether `kept_path` could not keep the whole of a path."""
     return path.endswith(b"/")

@@ -16,7 +16,7 @@ import pyfuse3
 
 from recfs import errors
 from recfs.fuse import interpose
-from recfs.fuse.observers.watched import Observer, Watched, tell
+from recfs.fuse.observers.watched import Watched, tell
 from recfs.fuse.standstill.gate import GATE
 from recfs.ports import object_errors
 from recfs.state import waits
@@ -117,33 +117,23 @@ def guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corouti
     async def guard(*args: P.args, **kwargs: P.kwargs) -> R:
         known_as(number())
         GATE.in_hand += 1
+        observers = args[0].watching.get(name) if args and isinstance(args[0], Watched) else None
+        began_s = time.perf_counter() if observers is not None else 0.0
         try:
-            observers = args[0].watching.get(name) if args and isinstance(args[0], Watched) else None
-            if observers is not None:
-                return await _observed(name, handler, observers, args, kwargs)
-            return await handler(*args, **kwargs)
+            result = await handler(*args, **kwargs)
         except Exception as error:
-            raise _refusal(name, error) from None
+            refusal = _refusal(name, error)
+            if observers is not None:
+                tell(observers, name, args, refusal.errno, began_s)
+            raise refusal from None
+        else:
+            if observers is not None:
+                tell(observers, name, args, 0, began_s)
+            return result
         finally:
             GATE.in_hand -= 1  # pyfuse3 sends the answer in the same step
 
     return guard
-
-
-async def _observed(
-    name: str, handler: Callable[..., Coroutine[Any, Any, R]], observers: tuple[Observer, ...], args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> R:  # fmt: skip
-    """The same as `guarded` does, for a handler that somebody observes."""
-    began_s = time.perf_counter()
-    try:
-        result = await handler(*args, **kwargs)
-    except Exception as error:
-        refusal = _refusal(name, error)
-        tell(observers, name, args, refusal.errno, began_s)
-        raise refusal from None
-    tell(observers, name, args, 0, began_s)
-    return result
 
 
 def guarded_apart(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -152,8 +142,16 @@ def guarded_apart(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, C
 
     @functools.wraps(handler)
     async def guard(*args: P.args, **kwargs: P.kwargs) -> R:
-        observers = args[0].watching.get(name) if args and isinstance(args[0], Watched) else ()
-        return await _observed(name, handler, observers or (), args, kwargs)
+        observers = args[0].watching.get(name, ()) if args and isinstance(args[0], Watched) else ()
+        began_s = time.perf_counter()
+        try:
+            result = await handler(*args, **kwargs)
+        except Exception as error:
+            refusal = _refusal(name, error)
+            tell(observers, name, args, refusal.errno, began_s)
+            raise refusal from None
+        tell(observers, name, args, 0, began_s)
+        return result
 
     return guard
 

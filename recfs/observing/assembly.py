@@ -103,7 +103,7 @@ async def observing(config: Config, tree: Tree, catalogue: Catalogue, reports: R
     if not config.events.enabled:
         turned_off(behind, await catalogue.meta())
         return Observing(audit=audit)
-    journal = EventJournal(behind, tree.clock, keep_s=config.events.keep, most=config.events.most)
+    journal = EventJournal(behind, tree.clock, tree.paths, keep_s=config.events.keep, most=config.events.most)
     await journal.load(catalogue)
     tree.events.subscribe(journal)
     behind.subscribe(journal)

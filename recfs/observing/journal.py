@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.layout import kept_path
 from recfs.core.observing.cursors import EPOCH
 from recfs.core.observing.kinds import EventKind
 from recfs.core.sweeping import Schedule
@@ -26,11 +26,12 @@ from recfs.state.nodes import FileNode
 from recfs.state.writebehind import BatchSubscriber
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from recfs.ports.batch import Batch
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.clock import Clock
+    from recfs.state.events.paths import KeptPaths
     from recfs.state.nodes import DirNode, Node
     from recfs.state.writebehind import WriteBehind
 
@@ -50,13 +51,20 @@ _COMMITTED, _OVERWRITTEN, _RENAMED, _REMOVED = (
 """An enum's member takes longer to say its word than all the rest."""
 
 
+_row: Callable[[tuple[int, int, str, int, bytes, bytes | None, int | None, bytes | None, str]], EventRow]
+_row = partial(tuple.__new__, EventRow)
+"""The same as `EventRow` in a fifth of the time, which somebody waits for."""
+
+
 class EventJournal(Subscriber, BatchSubscriber):
     """Writes events. Atomic but for `load` and the sweep."""
 
-    def __init__(self, behind: WriteBehind, clock: Clock, *, keep_s: float, most: int) -> None:
+    def __init__(self, behind: WriteBehind, clock: Clock, paths: KeptPaths, *, keep_s: float, most: int) -> None:
         """*keep_s*, *most*: events older than this, or beyond this number, are dropped."""
         self._behind = behind
         self._clock = clock
+        self._path_of = paths.of
+        self._path_below = paths.below
         self.keep_s = keep_s
         self.most = most
         self.epoch = ""
@@ -94,7 +102,7 @@ class EventJournal(Subscriber, BatchSubscriber):
         size_bytes: int | None = None, sha256: bytes | None = None, detail: str = "",
     ) -> int:  # fmt: skip
         self.last_id = number = self.last_id + 1
-        self._behind.event(EventRow(number, self._clock.now_ns(), kind, ino, path, was, size_bytes, sha256, detail))
+        self._behind.event(_row((number, self._clock.now_ns(), kind, ino, path, was, size_bytes, sha256, detail)))
         return number
 
     def committed(self, node: FileNode) -> None:
@@ -102,7 +110,7 @@ class EventJournal(Subscriber, BatchSubscriber):
         commits = self._commits
         if len(commits) >= RECENT_COMMITS:
             del commits[next(iter(commits))]
-        commits[node.ino] = self._tell(_COMMITTED, node.ino, kept_path(node.parts()), None, node.bytes, node.sha256)
+        commits[node.ino] = self._tell(_COMMITTED, node.ino, self._path_of(node), None, node.bytes, node.sha256)
 
     def uncommitted(self, node: FileNode) -> None:
         """As `Subscriber.uncommitted`."""
@@ -121,24 +129,24 @@ class EventJournal(Subscriber, BatchSubscriber):
 
     def renamed(self, node: Node, old: DirNode, old_name: bytes) -> None:
         """As `Subscriber.renamed`."""
-        was = kept_path([*old.parts(), old_name])
-        self._tell(_RENAMED, node.ino, kept_path(node.parts()), was)
+        was = self._path_below(old, old_name)
+        self._tell(_RENAMED, node.ino, self._path_of(node), was)
 
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
         """As `Subscriber.removed`."""
-        self._tell(_REMOVED if successor is None else _OVERWRITTEN, node.ino, kept_path(node.parts()))
+        self._tell(_REMOVED if successor is None else _OVERWRITTEN, node.ino, self._path_of(node))
 
     def removed_whole(self, folder: DirNode) -> None:
         """As `Subscriber.removed_whole`: one event, with how much went."""
         files = f"with {folder.rfiles:,} files in it"
-        self._tell(_REMOVED, folder.ino, kept_path(folder.parts()), size_bytes=folder.rbytes, detail=files)
+        self._tell(_REMOVED, folder.ino, self._path_of(folder), size_bytes=folder.rbytes, detail=files)
 
     def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
         """As `Subscriber.noted`; of a file that is committed (again), with its size and checksum."""
         if kind is EventKind.COMMITTED and isinstance(node, FileNode):
-            self._tell(_COMMITTED, node.ino, kept_path(node.parts()), None, node.bytes, node.sha256, detail)
+            self._tell(_COMMITTED, node.ino, self._path_of(node), None, node.bytes, node.sha256, detail)
             return
-        self._tell(kind.value, node.ino, kept_path(node.parts()), detail=detail)
+        self._tell(kind.value, node.ino, self._path_of(node), detail=detail)
 
     def limit_reached(self, user: str, limit: str) -> None:
         """As `Subscriber.limit_reached`: of a program that tries again and again, once a minute."""

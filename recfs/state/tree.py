@@ -22,6 +22,7 @@ from recfs.core.retention import CHANGED_EVERY_NS
 from recfs.errors import InvalidPath, IoFailure, NameTooLong, NotADirectory, RecfsError, Stale
 from recfs.ports.rows import ROOT_INO
 from recfs.state.events import Events
+from recfs.state.events.paths import KeptPaths
 from recfs.state.locations import Locations
 from recfs.state.memory import Memory
 from recfs.state.nameless.orphans import Orphans
@@ -79,6 +80,7 @@ class Tree:
         self.orphans = Orphans()
         self.garbage = Removed(accounts)
         self.locations = Locations()
+        self.paths = KeptPaths()
         self.ledger: Ledger | None = None
         """What the next daemon is told, if this one may die at any moment and leave the mount to it."""
         self.shown_ids: dict[int, int] = {}

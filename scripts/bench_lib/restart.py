@@ -37,6 +37,11 @@ LEFT = Metric(
     "restart_leave", "{restarts} restarts by systemd, {writers} recorders: longest wait", "s", Better.LOWER, bar=2.0
 )
 
+BOTH = Metric(
+    "restart_both", "{restarts} restarts by systemd and kill -9 each, in turns: longest wait", "s", Better.LOWER,
+    bar=2.0,
+)  # fmt: skip
+
 BETWEEN_S = 1.5
 """From one restart to the next."""
 RESTART_S = 0.1
@@ -342,15 +347,17 @@ def _judge_files(store: RecfsTarget, folders: list[Path]) -> None:
         raise AssertionError(f"not all is committed: {states}")
 
 
-def _measure(context: Context, store: RecfsTarget, again: Callable[[], None], metric: Metric) -> None:
+def _measure(context: Context, store: RecfsTarget, metric: Metric, *ways: Callable[[], None]) -> None:
+    """Restart in each of these ways, in turns."""
     try:
         store.start()
         with _busy(context, store) as (recorders, looks):
             _wait_further(recorders, looks)
             for _ in range(context.sizes.restarts):
-                again()
-                _wait_further(recorders, looks)
-                time.sleep(BETWEEN_S)
+                for again in ways:
+                    again()
+                    _wait_further(recorders, looks)
+                    time.sleep(BETWEEN_S)
             waited = looks.end()
             recorders.end()
             context.put(metric.key, Sample(max(waited, recorders.worst_s - STATS_S), None))
@@ -362,21 +369,27 @@ def _measure(context: Context, store: RecfsTarget, again: Callable[[], None], me
 
 def _upgrade(context: Context) -> None:
     store = _Upgraded(context.target.home / f"upgraded-{context.round_index}")
-    _measure(context, store, store.upgrade, UPGRADED)
+    _measure(context, store, UPGRADED, store.upgrade)
 
 
 def _kill(context: Context) -> None:
     store = _Kept(context.target.home / f"kept-{context.round_index}")
-    _measure(context, store, store.kill, KILLED)
+    _measure(context, store, KILLED, store.kill)
 
 
 def _leave(context: Context) -> None:
     store = _Kept(context.target.home / f"left-{context.round_index}")
-    _measure(context, store, store.leave, LEFT)
+    _measure(context, store, LEFT, store.leave)
+
+
+def _both(context: Context) -> None:
+    store = _Kept(context.target.home / f"both-{context.round_index}")
+    _measure(context, store, BOTH, store.leave, store.kill)
 
 
 WORKLOADS = (
     Workload("restart-upgrade", (UPGRADED,), _upgrade, applies=is_recfs, warm_up=False),
     Workload("restart-kill", (KILLED,), _kill, applies=is_recfs, warm_up=False),
     Workload("restart-leave", (LEFT,), _leave, applies=is_recfs, warm_up=False),
+    Workload("restart-both", (BOTH,), _both, applies=is_recfs, warm_up=False),
 )

@@ -7,7 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recfs.core.observing.acts import DROPPED, OPS, Act, act_line
+from recfs.core.observing.acts import DROPPED, OPS, Act, act_line, act_lines
 
 AT_NS = 1_793_880_000_123_456_789
 
@@ -55,3 +55,25 @@ def test_a_name_that_looks_like_the_end_of_a_line_is_none() -> None:
     assert line.count("\n") == 1
     assert json.loads(line)["uid"] == 1000
     assert json.loads(line)["path"] == forged.decode()
+
+
+_names = st.sampled_from((b"users", b"5", b"shared", b"temp", b"a b", b'"', b"\xc5\x99", b"\xff", b"\n", b"x"))
+_paths = st.lists(_names, max_size=5)
+_acts = st.builds(
+    Act,
+    st.sampled_from((AT_NS, AT_NS + 1, AT_NS + 10**9, -1, 2**63)),
+    st.sampled_from(("unlink", "rename")),
+    st.one_of(_paths.map(b"/".join), st.binary(max_size=12)),
+    st.sampled_from((0, 1000)),
+    st.just(100),
+    st.sampled_from((0, 4711)),
+    st.sampled_from((b"rm", b'"}\n', b"\xff")),
+    st.sampled_from((0, errno.EACCES, 4711, "QuotaExceeded")),
+    st.sampled_from((None, {"to": b"users/5/\xff"}, {"count": 3})),
+    st.sampled_from(("", "control")),
+)
+
+
+@given(st.lists(_acts, max_size=8))
+def test_many_lines_at_once_are_the_same_lines(acts: list[Act]) -> None:
+    assert act_lines(acts).decode() == "".join(map(act_line, acts))

@@ -10,11 +10,15 @@ import errno
 import json
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from recfs.core.layout import owner_of
 from recfs.core.observing.lines import moment
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NS: Final = 1_000_000_000
 DROPPED: Final = "dropped"
 """The op of a line that stands for acts of which there is no other."""
 
@@ -129,34 +133,85 @@ class Act(NamedTuple):
 
 def act_line(act: Act) -> str:
     """One line, with its newline."""
-    at_ns, op, path, uid, gid, pid, command, result, detail, via = act
-    if isinstance(result, int):
-        result = errno.errorcode.get(result, str(result)) if result else "ok"
-    line = f'{{"time":"{moment(at_ns)}","time_ns":{at_ns},"op":{quoted(op)},"result":{quoted(result)}'
-    line += _who(uid, gid, pid, command)
+    path = act.path
+    what = _what(act.op, act.result, act.uid, act.gid, act.pid, act.command)
+    line = f'{{"time":"{moment(act.at_ns)}","time_ns":{act.at_ns}{what}'
     if path:
         line += f',"path":{quoted(text_of(path))}'
         user = owner_of(tuple(path.split(b"/", 2)))
         if user is not None:
             line += f',"user":"{user}"'
-        if not path.isascii() and not is_utf8(path):
+        if not is_utf8(path):
             line += f',"path_hex":"{path.hex()}"'
-    if via:
-        line += f',"via":{quoted(via)}'
+    return f"{line}{_rest(act.detail, act.via)}}}\n"
+
+
+def act_lines(acts: Sequence[Act]) -> bytes:
+    """The lines of many. What a line has in common with the one before is made once: a program that does much, does it
+    to files of one directory, and while a line is made no request is answered.
+    """
+    lines: list[str] = []
+    known_second, begin = None, ""
+    known_what, what = None, ""
+    known_folder, before, after = None, "", ""
+    for act in acts:
+        at_ns, op, path, uid, gid, pid, command, result, detail, via = act
+        second, ns = divmod(at_ns, _NS)
+        if second != known_second:
+            known_second, begin = second, _beginning(second)
+        this = (op, result, uid, gid, pid, command)
+        if this != known_what:
+            known_what, what = this, _what(*this)
+        folder, _, name = path.rpartition(b"/")
+        if folder != known_folder:
+            known_folder, (before, after) = folder, _around(folder)
+        try:
+            text = name.decode("utf-8")
+        except UnicodeDecodeError:
+            text = ""
+        if begin and before and text:
+            rest = _rest(detail, via) if detail or via else ""
+            path_text = quoted(text)[1:]
+            lines.append(f'{begin}{ns // 1000:06d}Z","time_ns":{at_ns}{what}{before}{path_text}{after}{rest}}}\n')
+        else:
+            lines.append(act_line(act))
+    return "".join(lines).encode("ascii")
+
+
+def _beginning(second: int) -> str:
+    """How a line begins, up to the microseconds; empty where no calendar has that second."""
+    whole = moment(second * _NS).removesuffix("000000Z")
+    return f'{{"time":"{whole}' if whole.endswith(".") else ""
+
+
+def _around(folder: bytes) -> tuple[str, str]:
+    """What comes before and after the name of what lies in a directory; empty where the name says more than itself."""
+    if b"/" not in folder or not is_utf8(folder):
+        return "", ""
+    user = owner_of(tuple(folder.split(b"/", 2)))
+    return f',"path":{quoted(text_of(folder))[:-1]}/', f',"user":"{user}"' if user is not None else ""
+
+
+def _rest(detail: dict[str, Any] | None, via: str) -> str:
+    """The fields that most lines do not have."""
+    rest = f',"via":{quoted(via)}' if via else ""
     for key, value in detail.items() if detail else ():
         if isinstance(value, bytes):
-            line += f",{quoted(key)}:{quoted(text_of(value))}"
+            rest += f",{quoted(key)}:{quoted(text_of(value))}"
             if not is_utf8(value):
-                line += f',{quoted(key + "_hex")}:"{value.hex()}"'
+                rest += f',{quoted(key + "_hex")}:"{value.hex()}"'
         else:
-            line += f",{quoted(key)}:{json.dumps(value)}"
-    return line + "}\n"
+            rest += f",{quoted(key)}:{json.dumps(value)}"
+    return rest
 
 
 @lru_cache(maxsize=256)
-def _who(uid: int, gid: int, pid: int, command: bytes) -> str:
-    """The fields of who it was; most do many things."""
-    return f',"uid":{uid},"gid":{gid},"pid":{pid},"command":{quoted(text_of(command))}'
+def _what(op: str, result: int | str, uid: int, gid: int, pid: int, command: bytes) -> str:
+    """The fields of what it was, and who; most do many things."""
+    if isinstance(result, int):
+        result = errno.errorcode.get(result, str(result)) if result else "ok"
+    who = f',"uid":{uid},"gid":{gid},"pid":{pid},"command":{quoted(text_of(command))}'
+    return f',"op":{quoted(op)},"result":{quoted(result)}{who}'
 
 
 def text_of(name: bytes) -> str:
@@ -166,6 +221,8 @@ def text_of(name: bytes) -> str:
 
 def is_utf8(name: bytes) -> bool:
     """Whether a name is UTF-8."""
+    if name.isascii():
+        return True
     try:
         name.decode("utf-8")
     except UnicodeDecodeError:
@@ -173,4 +230,4 @@ def is_utf8(name: bytes) -> bool:
     return True
 
 
-__all__ = ["CONTROL_OPS", "DROPPED", "OPS", "Act", "act_line"]
+__all__ = ["CONTROL_OPS", "DROPPED", "OPS", "Act", "act_line", "act_lines"]

@@ -321,6 +321,7 @@ class Namespace:
         elif at_home:
             node.pending |= Pending.MOVE
         if isinstance(node, DirNode):
+            tree.paths.moved()
             node.role = child_role(new.role, new_name, is_dir=True) if new_name != b"\0" else node.role
             self._rebase(node, account)
         if uploads and new.account is not None:

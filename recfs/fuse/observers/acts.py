@@ -10,9 +10,9 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from recfs.core.layout import kept_path
 from recfs.fs.fallback_entries import shown_path
 from recfs.fuse.observers.watched import Watched
+from recfs.state.nodes import DirNode
 
 if TYPE_CHECKING:
     from recfs.fs.vfs import Vfs
@@ -29,6 +29,8 @@ class Acts:
 
     def __init__(self, vfs: Vfs, trail: AuditTrail) -> None:
         self._tree = vfs.tree
+        self._nodes = vfs.tree.nodes
+        self._paths = vfs.tree.paths
         self._handles = vfs.files.handles
         self._trail = trail
         self._refused_writes: dict[int, int] = {}
@@ -57,23 +59,24 @@ class Acts:
             self._trail.record(op, path, ctx.uid, ctx.gid, ctx.pid, error, detail)
 
     def _entry(self, parent: int, name: bytes) -> bytes:
+        node = self._nodes.get(parent)
+        if isinstance(node, DirNode):
+            return self._paths.below(node, name)
         folder = self._path(parent)
         return b"%b/%b" % (folder, name) if folder else name
 
     def _path(self, ino: int) -> bytes:
         node = self._tree.nodes.get(ino) or self._tree.orphans.get(ino)
         if node is not None:
-            return kept_path(node.parts())
+            return self._paths.of(node)
         return shown_path(self._tree, ino) or b"inode %d" % ino
 
     def _named(self, op: str, args: tuple[Any, ...], error: int, seconds: float) -> None:
-        parent, name, ctx = args[1], args[2], args[-1]
-        folder = self._tree.nodes.get(parent)
-        if folder is not None and error != errno.ESTALE:  # nearly always, and for each file that is made or removed
-            path = kept_path([*folder.parts(), name])
-            self._trail.record(op, path, ctx.uid, ctx.gid, ctx.pid, error)
+        folder, ctx = self._nodes.get(args[1]), args[-1]
+        if error != errno.ESTALE and isinstance(folder, DirNode):  # nearly always, and of each file of very many
+            self._trail.record(op, self._paths.below(folder, args[2]), ctx.uid, ctx.gid, ctx.pid, error)
         else:
-            self._record(op, self._entry(parent, name), ctx, error)
+            self._record(op, self._entry(args[1], args[2]), ctx, error)
 
     def _symlink(self, op: str, args: tuple[Any, ...], error: int, seconds: float) -> None:
         _, parent, name, target, ctx = args
@@ -141,7 +144,7 @@ class Acts:
     def _of_handle(self, op: str, number: int, error: int) -> None:
         handle = self._handles.get(number)
         if handle is not None:
-            self._trail.record(op, kept_path(handle.node.parts()), handle.uid, -1, 0, error)
+            self._trail.record(op, self._paths.of(handle.node), handle.uid, -1, 0, error)
 
     def _release(self, op: str, args: tuple[Any, ...], error: int, seconds: float) -> None:
         if self._refused_writes:

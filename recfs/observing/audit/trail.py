@@ -12,13 +12,14 @@ import logging
 import math
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from recfs.core.layout import kept_path
 from recfs.core.life import Status
-from recfs.core.observing.acts import DROPPED, Act, act_line
+from recfs.core.observing.acts import DROPPED, Act, act_lines
 from recfs.core.observing.kinds import EventKind
 from recfs.observing.audit.files import AuditFiles, AuditSettings
 from recfs.state.events import Subscriber, acting, own
@@ -26,6 +27,8 @@ from recfs.state.nodes import DirNode
 from recfs.state.problems import reason_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recfs.observing.audit.journald import JournalSocket
     from recfs.ports.clock import Clock
     from recfs.state.events import Acting
@@ -66,18 +69,32 @@ class Names:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[float, bytes]] = {}
+        self._last: tuple[int, float, bytes] = (0, -math.inf, b"")
+        """Who was asked for last, until when that is believed, and the name."""
 
     def of(self, pid: int) -> bytes:
         """The name of a thread that waits for an answer just now; empty where nobody can say."""
         now = time.monotonic()
+        last, until_s, name = self._last
+        if pid == last and now < until_s:
+            return name
         known = self._known.get(pid)
         if known is not None and known[0] > now:
+            self._last = pid, *known
             return known[1]
         name = comm_of(pid) if pid else b""
         if len(self._known) >= KNOWN_NAMES:
             self._known.clear()
         self._known[pid] = now + NAME_FOR_S, name
+        self._last = pid, now + NAME_FOR_S, name
         return name
+
+
+_act: Callable[
+    [tuple[int, str, bytes, int, int, int, bytes, int | str, dict[str, Any] | None, str]], Act
+]  # fmt: skip
+_act = partial(tuple.__new__, Act)
+"""The same as `Act` in a fifth of the time, which somebody waits for."""
 
 
 class AuditTrail(Subscriber):
@@ -124,7 +141,7 @@ class AuditTrail(Subscriber):
             self._drop(1)
             return
         name = self.names.of(pid) if command is None else command
-        waiting.append(Act(self._clock.now_ns(), op, path, uid, gid, pid, name, result, detail, via))
+        waiting.append(_act((self._clock.now_ns(), op, path, uid, gid, pid, name, result, detail, via)))
         if self._is_idle:
             self._went_on_s = trio.current_time()
             self._is_idle = False
@@ -255,8 +272,7 @@ class AuditTrail(Subscriber):
         return is_told, done, None
 
     def _append(self, acts: list[Act]) -> None:
-        lines = "".join(map(act_line, acts)).encode("ascii")
-        self.files.write(lines, acts[-1].at_ns / 1e9, time.monotonic())
+        self.files.write(act_lines(acts), acts[-1].at_ns / 1e9, time.monotonic())
 
     def as_json(self) -> dict[str, Any]:
         """For `recfs status`."""

@@ -2,6 +2,7 @@
 
 subscribers   what is told, and to whom
 acting        who has it done, where it is not the kernel that asks
+paths         what was made, renamed or removed is called
 """
 
 from recfs.state.events.acting import Acting, acting, acting_for, own
