@@ -157,6 +157,19 @@ def newer(path: Path, step: str) -> CatalogueCorrupt:
     )
 
 
+def not_updated(path: Path, step: str, error: sqlite3.DatabaseError) -> StoreError:
+    """What is to be said where bringing the schema up to date failed."""
+    if not step or getattr(error, "sqlite_errorcode", 0) & 0xFF not in (
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+    ):
+        return unusable(path, error)
+    return StoreError(
+        f"catalogue {path} could not be brought up to date from step {step} ({error}). It is as it was: install the"
+        f" recfs before this one again, which goes on with it, and report this"
+    )
+
+
 def corrupt(path: Path, error: Exception | str) -> CatalogueCorrupt:
     """What is to be said of a file that is no catalogue, or a damaged one."""
     return CatalogueCorrupt(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlite_utils import Database
 
 from recfs.catalogue import migrations
-from recfs.catalogue.connection import connect, corrupt, newer, unmake, unusable
+from recfs.catalogue.connection import connect, corrupt, newer, not_updated, unmake, unusable
 from recfs.catalogue.earlier import drop_older, keep_earlier
 from recfs.catalogue.reading import last_step
 from recfs.catalogue.sqlite import SqliteCatalogue
@@ -65,7 +65,11 @@ def _opened(path: Path, *, expect_new: bool, keep: bool) -> SqliteCatalogue:
             raise newer(path, newest)
         if newest != migrations.NEWEST:
             copy = keep_earlier(path, newest) if newest and keep else None
-            migrations.steps.apply(db)
+            try:
+                with db.atomic():  # all steps or none: whoever wrote it can go on with it after one that fails
+                    migrations.steps.apply(db)
+            except sqlite3.DatabaseError as error:
+                raise not_updated(path, newest, error) from error
             if copy is not None:
                 drop_older(path)
                 log.info(

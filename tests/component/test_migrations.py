@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
+from sqlite_utils import Database, Migrations
 
 from recfs.catalogue import migrations
+from recfs.catalogue.earlier import kept
 from recfs.catalogue.migrations import split_statements
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
 from recfs.core.bounds import MAX_INT, MIN_TIME_NS
 from recfs.core.figures.counters import NOT_KNOWN
 from recfs.core.life import Cause, Life, Status
+from recfs.errors import CatalogueCorrupt, StoreError
 from recfs.ports.rows import HOST, LocalCopy, Placement
 
 pytestmark = pytest.mark.all_steps
@@ -200,3 +202,30 @@ def test_the_sql_of_a_step_is_what_it_was(name: str) -> None:
     """Stores have gone through it: what is to change comes as another step."""
     text = (Path(migrations.__file__).parent / "steps" / name).read_bytes()
     assert hashlib.sha256(text).hexdigest()[:16] == FROZEN[name]
+
+
+@pytest.mark.parametrize("error", ["insert into nowhere values (1)", "insert into more values (1), (1)"])
+def test_where_one_of_several_steps_fails_the_catalogue_is_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    """The recfs that wrote it can go on with it; and what is said is not that it is damaged."""
+    path = tmp_path / "catalogue.db"
+    stored(path, VERSIONS[-1])
+    before = shape(path)
+    steps = Migrations("recfs")
+    for each in migrations.steps.pending(Database(memory=True)):
+        steps(name=each.name)(each.fn)
+    steps(name="9998_more")(lambda db: db.execute("create table more (x integer primary key) strict"))
+    steps(name="9999_bad")(lambda db: db.execute(error))
+    with monkeypatch.context() as later:
+        later.setattr(migrations, "steps", steps)
+        later.setattr(migrations, "NEWEST", "9999_bad")
+        for _ in range(2):
+            with pytest.raises(
+                StoreError, match=f"could not be brought up to date from step {VERSIONS[-1]}.* as it was"
+            ) as told:
+                open_catalogue(path, expect_new=False)
+            assert not isinstance(told.value, CatalogueCorrupt)
+    assert shape(path) == before
+    assert len(kept(path)) == 1
+    open_catalogue(path, expect_new=False).close()
