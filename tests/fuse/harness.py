@@ -244,12 +244,16 @@ class Mount:
             if not how.prefix and not any(name.startswith(_FOR_EXEC) for name in how.env):
                 fd = log.fileno()
                 return forkserver.spawn(args, env=env, cwd=REPOSITORY, stdout=fd, stderr=fd, passed=passed)
+            # As sd_listen_fds(3) has it: from 3 on.
+            moved = "".join(f"exec {3 + index}<&{fd}; " for index, fd in enumerate(passed))
+            handed = ["bash", "-c", f'{moved}LISTEN_PID=$$ exec "$@"', "recfs"] if passed else []
             return subprocess.Popen(
-                [*how.prefix, sys.executable, "-m", "recfs", *args],
+                [*handed, *how.prefix, sys.executable, "-m", "recfs", *args],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=env,
+                pass_fds=passed,
                 cwd=REPOSITORY,
                 start_new_session=True,
             )

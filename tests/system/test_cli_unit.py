@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,25 @@ def test_what_is_no_restart_is_an_unmount(
     jobs.are(*lines)
     with FakeDaemon(root, {"stop": played.stop, "status": LOCAL}) as daemon:
         assert run("umount", "--config", conf, "--unit", UNIT).exit_code == 0
+    assert "leave" not in asked(daemon)
+    assert "stop" in asked(daemon)
+
+
+def test_a_mount_is_unmounted_where_the_next_daemon_would_refuse_the_catalogue(
+    played: PlayedMount, root: Path, conf: Path, jobs: Jobs  # noqa: F811
+) -> None:  # fmt: skip
+    """An earlier recfs was put in place: it could not go on with the mount, which would end suddenly."""
+    catalogue = root / ".recfs/catalogue.db"
+    catalogue.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(catalogue)) as db, db:
+        db.execute("create table _sqlite_migrations (migration_set, name)")
+        db.execute("insert into _sqlite_migrations values ('recfs', '9999_later')")
+    jobs.are(f"12 {UNIT} restart running")
+    with FakeDaemon(root, {"stop": played.stop, "upgraded": {}, "status": LOCAL}) as daemon:
+        result = run("umount", "--config", conf, "--unit", UNIT)
+    assert result.exit_code == 0
+    assert "it is unmounted, for this recfs could not go on with it" in result.output
+    assert "was written by a newer recfs (step 9999_later)" in result.output
     assert "leave" not in asked(daemon)
     assert "stop" in asked(daemon)
 

@@ -17,11 +17,11 @@ from recfs.cli.common.help import Command
 from recfs.cli.common.last_daemon import clear_dead_mount, holder, left_behind, signed_off
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH, Duration
-from recfs.cli.common.store import INTERNAL_DIR, configured
+from recfs.cli.common.store import INTERNAL_DIR, configured, reports_at
 from recfs.cli.common.where import MOUNTINFO, DeadMount, Mount, dead_mounts, is_recfs_type, mount_on, root_behind
 from recfs.cli.mounts import service
 from recfs.cli.work.waiting import Teller, lines_of, of_queue, of_status, queue_of
-from recfs.errors import Busy, DaemonNotRunning, MountError, RecfsError
+from recfs.errors import Busy, CatalogueCorrupt, DaemonNotRunning, MountError, RecfsError
 
 _TELL_S = 2.0
 """How often people are told what is waited for."""
@@ -153,8 +153,22 @@ def _leave(root: Path, say: Callable[[str], object]) -> bool:
     client = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S)
     if not service.is_there_to_leave(client, root, say):
         return False
+    if (obstacle := _unusable_catalogue(root)) is not None:
+        say(f"it is unmounted, for this recfs could not go on with it: {obstacle}")
+        return False
     with _process(client.peer_pid()) as pidfd:
         return service.leave(root, pidfd, say)
+
+
+def _unusable_catalogue(root: Path) -> CatalogueCorrupt | None:
+    """Why the daemon that is started next, this version, would refuse the catalogue: a later one wrote it, say."""
+    with contextlib.suppress(RecfsError, OSError):
+        try:
+            with reports_at(root).reading():
+                return None
+        except CatalogueCorrupt as error:
+            return error
+    return None
 
 
 def _clear(invocation: Invocation, point: Path) -> None:
