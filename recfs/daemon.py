@@ -38,7 +38,7 @@ from recfs.config.hints import hints
 from recfs.config.metrics import address_of
 from recfs.ending import Ending
 from recfs.errors import ConfigError, MountError, RecfsError, first_error_alone
-from recfs.fs.handover.kept_files import KeptFiles
+from recfs.fs.handover.kept_files import KeptFiles, name_of
 from recfs.fs.handover.open_files import Heir
 from recfs.fs.xattrs import Xattrs
 from recfs.fuse.kept.operations import KeptOperations
@@ -253,14 +253,14 @@ class _Daemon:
         """Enter what an earlier daemon left, and begin when it says so. Raises RecfsError: it goes on itself then."""
         self._session.open(self._operations())
         if legacy.died and legacy.ledger is not None:
-            for ino in legacy.nameless:
-                self._kept.nameless.know(ino)
+            for ino, kept in legacy.nameless.items():
+                self._kept.nameless.know(ino, kept.name)
             await KeptFiles(self._parts.vfs, legacy.ledger, legacy.nameless).take_over()
         else:
             await Heir(self._parts.vfs, legacy.files).take_over()
             for handle in self._parts.vfs.files.handles.values():
                 if handle.node.unlinked and self._kept.is_kept:
-                    self._kept.nameless.know(handle.node.ino)
+                    self._kept.nameless.know(handle.node.ino, name_of(handle.node))
         await self._session.negotiate()
         if before is not None:
             await trio.to_thread.run_sync(before.ready)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from recfs import keeping, notifying
 from recfs.errors import RecfsError, StoreError
 from recfs.fs.handover.inheritance import Inheritance
-from recfs.fs.handover.kept_files import NAMELESS, KeptNameless
+from recfs.fs.handover.kept_files import KeptNameless, nameless_by_ino
 from recfs.fuse.kept.backings import close_backings
 from recfs.fuse.mounting import OwnMount, abort, end_stuck
 from recfs.state.ledger import Ledger
@@ -90,9 +90,7 @@ def left_by_the_dead(root: Path, mountpoint: Path) -> Legacy | None:
         if not keeping.is_connected(device):
             raise StoreError("its mount is gone")
         legacy = Legacy.of_the_dead(device, ledger_fd)
-        legacy.nameless = {
-            int(name.removeprefix(NAMELESS)): fd for name, fd in kept.items() if name.startswith(NAMELESS)
-        }
+        legacy.nameless = nameless_by_ino(kept)
         if not legacy.mount or not OwnMount.identified(legacy.mount).is_there():
             raise StoreError("its mount is not to be seen from here")
         assert legacy.ledger is not None

@@ -62,8 +62,8 @@ class Legacy:
     """Whether it did: then `files` is empty, and the ledger has them. So it is where it ended and left its mount."""
     left_in_order: bool = False
     """Whether it ended of its own will, with nothing of it under way."""
-    nameless: dict[int, int] = field(default_factory=dict)
-    """In that case: descriptors of files that had lost their name, by inode number."""
+    nameless: dict[int, kept_files.Nameless] = field(default_factory=dict)
+    """In that case: files that had lost their name, by inode number."""
 
     @property
     def writing(self) -> frozenset[int]:

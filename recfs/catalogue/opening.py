@@ -66,7 +66,8 @@ def _opened(path: Path, *, expect_new: bool, keep: bool) -> SqliteCatalogue:
         if newest != migrations.NEWEST:
             copy = keep_earlier(path, newest) if newest and keep else None
             try:
-                with db.atomic():  # all steps or none: whoever wrote it can go on with it after one that fails
+                # All steps or none: whoever wrote it can go on with it after one that fails.
+                with db.atomic() if newest else contextlib.nullcontext():
                     migrations.steps.apply(db)
             except sqlite3.DatabaseError as error:
                 raise not_updated(path, newest, error) from error

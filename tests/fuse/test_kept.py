@@ -88,9 +88,13 @@ def test_what_is_open_stays_what_it_is(kept: Mount) -> None:
         peer("os.write(closed, b'closed'); os.close(closed)")
         peer.open(rec / "gone", CREATE, "nameless")
         peer("os.write(nameless, b'still here')")
+        peer("os.fchmod(nameless, 0o640)")
         peer(f"os.unlink({str(rec / 'gone')!r})")
         killed(kept)
         assert peer("os.pread(nameless, 100, 0)") == b"still here"
+        assert peer("os.fstat(nameless).st_mode & 0o7777") == 0o640
+        peer("os.fchmod(nameless, 0o755); os.fchown(nameless, 1234, 4321)")
+        peer("os.fchmod(nameless, 0o751)")
         peer("os.write(nameless, b', and more')")
         assert peer("os.pread(nameless, 100, 0)") == b"still here, and more"
         assert peer("os.fstat(nameless).st_nlink") == 0
@@ -101,6 +105,8 @@ def test_what_is_open_stays_what_it_is(kept: Mount) -> None:
         assert state(rec / "new") == state(rec / "other") == "writing"
         assert (rec / "new").read_bytes() == b"before after"
         killed(kept)
+        assert peer("os.fstat(nameless).st_mode & 0o7777") == 0o751
+        assert [peer(f"os.fstat(nameless).{each}") for each in ("st_uid", "st_gid")] == [1234, 4321]
         peer("os.ftruncate(writer, 6)")
         peer("os.fsync(writer)")
         peer("os.ftruncate(nameless, 5)")

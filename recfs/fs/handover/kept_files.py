@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from recfs.core.bounds import time_ns
 from recfs.core.model import State
@@ -27,7 +27,31 @@ from recfs.state.ledger import Ledger, Opened
 log = logging.getLogger("recfs.recovery")
 
 NAMELESS: Final = "recfs-nameless-"
-"""Begins the names of descriptors of files without one; the inode number follows."""
+"""Begins the names of descriptors of files without one; the inode number follows, then what no row says any more."""
+
+
+def name_of(node: FileNode) -> str:
+    """What its descriptor is called: mode and owner are not the file's below, which is the daemon's."""
+    return f"{NAMELESS}{node.ino}.{node.mode:o}.{node.uid}.{node.gid}"
+
+
+class Nameless(NamedTuple):
+    """What was kept of a file that had lost its name."""
+
+    name: str
+    fd: int
+    rest: list[str]
+    """Mode, owner and group; empty of a daemon that did not say them."""
+
+
+def nameless_by_ino(kept: dict[str, int]) -> dict[int, Nameless]:
+    """Those among the descriptors of an earlier daemon, by inode number."""
+    found = {}
+    for name, fd in kept.items():
+        if name.startswith(NAMELESS):
+            ino, *rest = name.removeprefix(NAMELESS).split(".")
+            found[int(ino)] = Nameless(name, fd, rest)
+    return found
 
 
 def writing(ledger: Ledger) -> frozenset[int]:
@@ -42,11 +66,11 @@ class KeptNameless(Subscriber):
         """*store* and *remove*: those of whoever keeps descriptors, by name; *store* raises OSError."""
         self._store = store
         self._remove = remove
-        self._known: set[int] = set()
+        self._known: dict[int, str] = {}
 
-    def know(self, ino: int) -> None:
-        """An earlier daemon had this one kept."""
-        self._known.add(ino)
+    def know(self, ino: int, name: str) -> None:
+        """An earlier daemon had this one kept, under that name."""
+        self._known[ino] = name
 
     def keep(self, node: FileNode) -> None:
         """Have the bytes of a nameless file kept as they are open now. Atomic."""
@@ -54,17 +78,17 @@ class KeptNameless(Subscriber):
             return
         self.forget(node.ino)
         try:
-            self._store(node.body.fd, f"{NAMELESS}{node.ino}")
+            self._store(node.body.fd, name := name_of(node))
         except OSError as error:
             log.warning("%s was removed while it is open, and would be lost with the daemon: %s", node.path, error)
         else:
-            self._known.add(node.ino)
+            self._known[node.ino] = name
 
     def forget(self, ino: int) -> None:
         """Nobody has it open any more. Atomic."""
-        if ino in self._known:
-            self._known.discard(ino)
-            self._remove(f"{NAMELESS}{ino}")
+        name = self._known.pop(ino, None)
+        if name is not None:
+            self._remove(name)
 
     def forget_all(self) -> None:
         """The mount has ended in order."""
@@ -75,6 +99,11 @@ class KeptNameless(Subscriber):
         """It is about to lose its name."""
         self.keep(node)
 
+    def described(self, node: FileNode) -> None:
+        """Its mode or owner is another."""
+        if node.ino in self._known:
+            self.keep(node)
+
     def released(self, node: FileNode) -> None:
         """Its last handle is gone."""
         self.forget(node.ino)
@@ -83,9 +112,9 @@ class KeptNameless(Subscriber):
 class KeptFiles:
     """Enters them: after recovery, before anything is served."""
 
-    def __init__(self, vfs: Vfs, ledger: Ledger, nameless: dict[int, int]) -> None:
-        """*nameless*: descriptors of files that had lost their name, by inode number; they are taken over."""
-        self._nameless = nameless
+    def __init__(self, vfs: Vfs, ledger: Ledger, nameless: dict[int, Nameless]) -> None:
+        """*nameless*: files that had lost their name, by inode number; their descriptors are taken over."""
+        self._nameless = dict(nameless)
         self._vfs = vfs
         self._tree = vfs.tree
         self._ledger = ledger
@@ -146,16 +175,19 @@ class KeptFiles:
             node.body.download = download
 
     def _removed(self, opened: Opened) -> FileNode:
-        """A file that has lost its name, of what was kept of it. Its mode and owner are not. Raises Stale."""
+        """A file that has lost its name, of what was kept of it. Raises Stale."""
         node = self._tree.orphans.get(opened.ino)
         if isinstance(node, FileNode):
             return node
-        fd = self._nameless.pop(opened.ino, -1)
-        if fd < 0:
+        kept = self._nameless.pop(opened.ino, None)
+        if kept is None:
             raise Stale("it was removed, and its bytes are not kept")
-        info = os.fstat(fd)
+        fd, info = kept.fd, os.fstat(kept.fd)
         now = time_ns(info.st_mtime_ns)
-        node = FileNode(opened.ino, self._tree.root, b"(removed)", 0o600, opened.uid, info.st_gid, now)
+        mode, uid, gid = 0o600, opened.uid, info.st_gid
+        if len(kept.rest) == 3:
+            mode, uid, gid = int(kept.rest[0], 8), int(kept.rest[1]), int(kept.rest[2])
+        node = FileNode(opened.ino, self._tree.root, b"(removed)", mode, uid, gid, now)
         node.unlinked, node.bytes = True, info.st_size
         writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
         node.body = BackingFile(fd, writable=writable)
@@ -174,4 +206,4 @@ class KeptFiles:
             body.stopped = (QuotaExceeded, f"{node.path}: its writer had run past a limit before recfs was started")
 
 
-__all__ = ["NAMELESS", "KeptFiles", "KeptNameless", "writing"]
+__all__ = ["NAMELESS", "KeptFiles", "KeptNameless", "Nameless", "name_of", "nameless_by_ino", "writing"]
