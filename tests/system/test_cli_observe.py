@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 
 from recfs.cli.common import store, where
+from recfs.cli.common.exits import ExitCode
 from recfs.cli.observe import events as command
 from recfs.errors import CursorLost
 from recfs.observing.audit.files import AuditFiles, AuditSettings
@@ -216,3 +220,16 @@ def test_an_act_that_there_is_not_is_refused(audited: Path) -> None:
 def test_a_store_without_an_audit_log(root: Path) -> None:
     result = run("audit", "--root", root)
     assert (result.exit_code, "[audit] enabled is false" in result.stderr) == (7, True)
+
+
+def test_who_stops_reading_is_no_audit_log_that_cannot_be_read(audited: Path) -> None:
+    """`recfs audit | head`."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "recfs", "audit", "--root", str(audited)]
+    try:
+        result = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    finally:
+        os.close(writes)
+    assert result.stderr in ("", "recfs: 1 lines are damaged, and left out\n")
+    assert result.returncode == ExitCode.BROKEN_PIPE

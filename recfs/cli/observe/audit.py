@@ -95,6 +95,8 @@ def audit(
     try:
         for act in reader.acts(sought):
             click.echo(line_of(act) if invocation.json else _line(act))
+    except BrokenPipeError:
+        raise  # of who reads what is told here
     except FileNotFoundError as error:
         off = "" if config.audit.enabled else ": [audit] enabled is false"
         raise NotFound(f"there is no audit log in {folder}{off}") from error
