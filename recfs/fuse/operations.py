@@ -270,7 +270,7 @@ class Operations(pyfuse3.Operations, Watched):
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """FSYNCDIR: the names are on stable storage."""
         with interruptible("the intent log"):
-            await self._behind.persist()
+            await self._vfs.behind.persist()
 
     # --- files ---------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,6 @@ from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports.batch import Batch
 from recfs.ports.intents import APPLIED, LOG, mark_of
 from recfs.state.dirty.changes import Changes
-from recfs.state.dirty.entries import Unlogged
 from recfs.state.dirty.refusals import PART, UNSURE, Refusals
 from recfs.state.problems import Problems, forever, reason_of
 
@@ -85,6 +84,8 @@ class WriteBehind(Changes):
         self.removals: Removals | None = None
         """Notes of removals that have returned before their batch was written."""
         self._intents: Intents | None = None
+        self._epoch: int | None = None
+        """Of the log that was announced."""
         self._in_catalogue = 0
         """The number of the last entry of the log that the catalogue has."""
 
@@ -124,21 +125,23 @@ class WriteBehind(Changes):
 
     # --- the intent log ------------------------------------------------------------------------------------------
 
-    async def log_in(self, intents: Intents) -> None:
-        """Have *intents* take down what changes from now on. What it holds already is in the catalogue.
+    def announce(self, intents: Intents) -> None:
+        """The next batches tell the catalogue that *intents* begins anew; what it holds is in the catalogue. Atomic."""
+        self._epoch = secrets.randbits(_EPOCH_BITS)
+        self.meta(LOG, intents.described(self._epoch))
 
-        Raises IoFailure or OutOfSpace; a log that cannot be begun is a warning.
+    def log_in(self, intents: Intents) -> None:
+        """Have it take down what changes from now on. What was announced is durable: the log before is written over.
+
+        A log that cannot be begun is a warning. Atomic.
         """
-        epoch = secrets.randbits(_EPOCH_BITS)
-        self.meta(LOG, intents.described(epoch))
-        await self.durable()  # before anything of an earlier log is written over
+        assert self._epoch is not None
         try:
-            intents.begin(epoch)
+            intents.begin(self._epoch)
         except OSError as error:
             log.warning("without an intent log: the daemon's death may undo what was answered last: %s", error)
             self.problems.note(PART, "intent log", error, "the intent log", quiet=True)
             return
-        self._unlogged = Unlogged()
         self._intents = intents
 
     def record(self) -> bool:
@@ -186,7 +189,7 @@ class WriteBehind(Changes):
                 return
             for each in self._subscribers:
                 each.writing(batch)
-            if self._intents is not None or LOG in batch.meta:
+            if self._epoch is not None:
                 batch.meta[APPLIED] = mark_of(number, batch.meta)
             nodes, accounts, garbage = self._sources
             self._sources = ({}, {}, {})  # what is kept here could not be unloaded

@@ -195,23 +195,23 @@ class Moving:
 
 
 class Slow:
-    """The catalogue's log is not synced."""
+    """The intent log is not synced."""
 
     def __init__(self, fs: Filesystem) -> None:
         self._behind = fs.parts.behind
         self._done = trio.Event()
-        real = self._behind.durable
+        real = self._behind.persist
 
-        async def durable() -> None:
+        async def persist() -> None:
             await self._done.wait()
             await real()
 
-        self._behind.__dict__["durable"] = durable
+        self._behind.__dict__["persist"] = persist
 
     def end(self) -> None:
         """It is."""
         self._done.set()
-        del self._behind.__dict__["durable"]
+        del self._behind.__dict__["persist"]
 
 
 class Held:

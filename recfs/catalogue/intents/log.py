@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.catalogue")
 
-ROOM_BYTES = 2 << 20
+ROOM_BYTES = 1 << 20
 """What each file has: some thousand changes."""
 SMALL_ROOM_BYTES = 256 << 10
 """The same on a disk that is smaller than SMALL_DISK_BYTES."""

@@ -195,11 +195,12 @@ class Recovery:
         self._behind.meta("clean", "0")
         if self._restored is not None:
             self._behind.meta(WRITTEN, "0")
+        self._behind.announce(self._intents)
         await self._behind.durable()
         await self._generations.begin(await self._tree.catalogue.meta(), self._mark, boot, self._tree.next_ino)
+        self._behind.log_in(self._intents)
         if self._restored is not None:
             self._restored.done()
-        await self._behind.log_in(self._intents)
         self._store.removals.begin(boot)
         self._behind.removals = self._store.removals
 
