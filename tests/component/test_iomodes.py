@@ -177,6 +177,7 @@ async def test_a_committed_file_is_taken_to_staging_before_the_kernel_has_it(fs:
     number, mode = await fs.pass_open(FILE, RW)
     assert mode is Mode.PASS
     assert not (fs.root / FILE).exists()
+    await fs.parts.behind.flush()
     assert fs.rows("select state, sha256 from node where name = ?", b"file") == [("writing", None)]
     fs.pass_write(number, b"DATA")
     await fs.close(number)
