@@ -542,6 +542,15 @@ def test_umount_clears_a_dead_mount(played: PlayedMount, monkeypatch: pytest.Mon
     assert played.cleared.read_text() == f"-uz {played.point}\n"
 
 
+def test_umount_where_the_interpreter_may_not_be_run(played: PlayedMount, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation below a directory that is root's alone: told in a sentence."""
+    monkeypatch.setattr("recfs.cli.common.where.sys.executable", f"{played.point}/not/here")
+    result = run("umount", played.point)
+    assert result.exit_code == 5
+    assert "internal error" not in result.stderr
+    assert "cannot be asked" in result.stderr or f"fusermount3 -u {played.point}" in result.stderr
+
+
 def test_umount_of_a_mount_nobody_answers_for(played: PlayedMount) -> None:
     result = run("umount", played.point)
     assert result.exit_code == 5

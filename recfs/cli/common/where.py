@@ -1,5 +1,6 @@
 """Which recfs mount a path lies in, and which store is behind it. Knows /proc/self/mountinfo, no config."""
 
+import contextlib
 import errno
 import os
 import re
@@ -129,7 +130,11 @@ def dead_mounts() -> list[Path]:
 def failing_mounts() -> list[tuple[Path, DeadMount | SilentMount]]:
     """Find the recfs mounts whose daemon is gone, or does not answer. Takes OTHERS_S at most."""
     # Only mounts that say they are recfs: other file systems are none of its business.
-    asked = [(mount, _ask(mount)) for mount in mounts() if is_recfs_type(mount) and mount.fstype != "fuse"]
+    asked: list[tuple[Mount, subprocess.Popen[bytes]]] = []
+    for mount in mounts():
+        if is_recfs_type(mount) and mount.fstype != "fuse":
+            with contextlib.suppress(MountError):
+                asked.append((mount, _ask(mount)))
     until_s = time.monotonic() + OTHERS_S
     found: list[tuple[Path, DeadMount | SilentMount]] = []
     for mount, child in asked:
@@ -162,12 +167,15 @@ def _ask(mount: Mount) -> "subprocess.Popen[bytes]":
     """Have a child ask for the root.
 
     A request that a daemon has read and does not answer is waited for in the kernel, and no signal ends that
-    (request_wait_answer in fs/fuse/dev.c): a thread would keep this process from ending.
+    (request_wait_answer in fs/fuse/dev.c): a thread would keep this process from ending. Raises MountError.
     """
     command = [sys.executable, "-I", "-S", "-c", _ASK, str(mount.mount_point), ROOT_XATTR]
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    except OSError as exc:  # an installation of which not all may be run by this user
+        raise MountError(f"{mount.mount_point} cannot be asked: {sys.executable}: {exc.strerror}") from exc
 
 
 def _root_told(mount: Mount, child: "subprocess.Popen[bytes]", until_s: float) -> Path | None:
