@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.errors import OutOfSpace, RowRefused
-from recfs.ports.batch import Batch
+from recfs.ports.batch import UNSURE, Batch
 from recfs.ports.intents import APPLIED, LOG, mark_of
 from recfs.state.dirty.changes import Changes
-from recfs.state.dirty.refusals import PART, UNSURE, Refusals
+from recfs.state.dirty.refusals import PART, Refusals
 from recfs.state.problems import Problems, forever, reason_of
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import sqlite3
@@ -213,6 +215,93 @@ async def test_a_damaged_log_counts_as_far_as_it_is_whole(fs: Filesystem, harm: 
     names = await fs.names(REC)
     assert "empty" in names
     assert ("gone" in names) is (harm != "torn")
+    await fs.assert_consistent()
+
+
+@pytest.mark.may_log("intent log")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "endless", "huge"])
+async def test_what_is_no_file_in_the_place_of_the_log_keeps_nobody_from_starting(fs: Filesystem, kind: str) -> None:
+    """A pipe that nobody writes into, or a link to a file without an end: it is no log, and not waited for."""
+    await begin(fs)
+    await lose_the_batch(fs, lambda fs: fs.unlink(f"{REC}/gone"))
+    elsewhere = fs.root / "elsewhere"
+    elsewhere.write_bytes(b"of others")
+    for path in log_paths(fs.parts.store.catalogue_path):
+        path.unlink()
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "huge":
+            path.touch()
+            os.truncate(path, 1 << 36)
+        else:
+            path.symlink_to("/dev/zero" if kind == "endless" else elsewhere)
+    with trio.fail_after(60):
+        await fs.reopen()
+    assert (fs.parts.behind._intents is not None) is (kind == "huge")
+    assert elsewhere.read_bytes() == b"of others"
+    elsewhere.unlink()
+    await fs.rename(FILE, f"{REC}/moved")
+    await fs.drain()
+    await fs.assert_consistent()
+
+
+async def test_a_log_that_is_cut_off_meanwhile_ends_nobody(fs: Filesystem) -> None:
+    """Were it mapped, the kernel would end who touches what is gone (SIGBUS)."""
+    await begin(fs)
+    for path in log_paths(fs.parts.store.catalogue_path):
+        os.truncate(path, 0)
+    await fs.write(f"{REC}/more", b"more")
+    fs.parts.behind.record()
+    await fs.drain()
+    await fs.assert_consistent()
+
+
+@pytest.mark.may_log("intent log")
+async def test_a_log_that_the_disk_does_not_take_has_the_catalogue_take_it(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk that writes what is changed to another place."""
+    await begin(fs)
+
+    def none(*_: Any) -> int:
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    monkeypatch.setattr(intent_log, "_pwrite", none)
+    await fs.rename(FILE, f"{REC}/moved")
+    assert not fs.parts.behind.depth
+    monkeypatch.setattr(intent_log, "_pwrite", lambda fd, entry, length, place: length // 2)
+    await fs.rename(f"{REC}/moved", FILE)
+    assert not fs.parts.behind.depth
+    monkeypatch.undo()
+    await fs.crash()
+    await fs.reopen()
+    assert await fs.read(FILE) == b"bytes"
+    await fs.assert_consistent()
+
+
+@pytest.mark.may_log("intent log", "not this one")
+async def test_counters_of_rows_that_the_catalogue_does_not_take_are_added_up_anew(fs: Filesystem) -> None:
+    await begin(fs)
+
+    async def act(fs: Filesystem) -> None:
+        await fs.vfs.symlink((await fs.node(REC)).ino, b"bad", b"target", OPERATOR)
+
+    await lose_the_batch(fs, act)
+    db = sqlite3.connect(fs.parts.store.catalogue_path)
+    db.execute(
+        "create trigger refuse before insert on node when new.name = cast('bad' as blob)"
+        " begin select raise(abort, 'not this one'); end"
+    )
+    db.commit()
+    await fs.reopen()
+    assert "bad" not in await fs.names(REC)
+    db.execute("drop trigger refuse")
+    db.commit()
+    db.close()
+    await fs.drain()
     await fs.assert_consistent()
 
 
