@@ -466,3 +466,25 @@ async def test_limits_and_lives_come_back(fs: Filesystem) -> None:
     node = await fs.node("users/5/recordings/77")
     assert node.life is None or node.life.status is Status.ACTIVE
     await fs.assert_consistent()
+
+
+async def test_directories_that_have_changed_places_with_those_above(fs: Filesystem) -> None:
+    """By their names the one is in the other, and on the disk it is the other way round. Neither is within itself."""
+    await fs.mkdirs(f"{REC}/one")  # it comes first among the rows
+    await fs.mkdirs(f"{REC}/two")
+    await fs.write(f"{REC}/one/file", b"1")
+    await fs.write(f"{REC}/two/file", b"2")
+    await fs.rename(f"{REC}/one", f"{REC}/two/one")
+    await fs.drain()
+
+    async def act(fs: Filesystem) -> None:
+        await fs.rename(f"{REC}/two/one", f"{REC}/one")
+        await fs.rename(f"{REC}/two", f"{REC}/one/two")
+
+    await lose_the_batch(fs, act)
+    await fs.reopen()
+    assert fs.parts.behind.problems.as_json() == []
+    assert await fs.read(f"{REC}/one/file") == b"1"
+    assert await fs.read(f"{REC}/one/two/file") == b"2"
+    await fs.drain()
+    await fs.assert_consistent()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("recfs.catalogue")
 
 TIGHT_BYTES = 64 << 20
-"""On a disk with less than this left the catalogue's own log is folded in on the way: what it takes, the catalogue would
+"""On a disk with less than this left the own log of the catalogue is folded in on the way: what it takes, that would
 lack."""
 FOLDED_EVERY = 32
 """So many entries."""

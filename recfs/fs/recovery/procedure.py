@@ -237,7 +237,7 @@ class Recovery:
     @staticmethod
     def _put(node: Node, place: Place) -> None:
         """Enter where a row says that it lies. Raises IoFailure if that is in itself: its path had no end."""
-        folder, before = place[0], node.moved
+        folder, before = place[0], node.moved if node.moved is not place else None
         node.moved = place
         passed: set[Node] = {node}
         while folder is not None and folder not in passed:
@@ -263,9 +263,17 @@ class Recovery:
                 node = await self._tree.get(row.ino)
                 here = row.placement
                 if here.home_name is not None and here.home_parent is not None:
-                    place = (await self._folder(here.home_parent), here.home_name)
-                    self._put(node, place)
-                    self._tree.locations.record(node, place)
+                    node.moved = (await self._folder(here.home_parent), here.home_name)
                 nodes.append(node)
+        # Only when all of them are known: directories may have changed places with those that they lay in.
+        for node, place in [(node, node.moved) for node in nodes if node.moved is not None]:
+            is_entered = False
+            with self._found.aside(node.ino, f"inode {node.ino}, {os.fsdecode(node.name)!r}"):
+                self._put(node, place)
+                self._tree.locations.record(node, place)
+                is_entered = True
+            if not is_entered:
+                node.moved = None
+                nodes.remove(node)
         # Directories first, parents before children: paths below them depend on where they really lie.
         return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))
