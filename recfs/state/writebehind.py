@@ -158,7 +158,10 @@ class WriteBehind(Changes):
                 intents.skip()
             if entry:
                 intents.append(entry)
-        return intents.is_whole
+        if not intents.is_whole:
+            self.soon()
+            return False
+        return True
 
     async def persist(self) -> None:
         """What has changed until now survives a power cut: by the intent log, or as `durable` does. Raises as that."""

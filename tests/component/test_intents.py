@@ -15,11 +15,13 @@ import pytest
 import trio
 
 from recfs.catalogue.intents import log as intent_log
+from recfs.catalogue.intents import replaying
 from recfs.catalogue.intents.frames import HEAD
 from recfs.catalogue.intents.log import log_paths
 from recfs.core.life import Status
 from recfs.errors import IoFailure
 from recfs.fs.attributes import Changes
+from recfs.ports.batch import Batch
 
 from .build import OPERATOR, REC, Filesystem, filesystem
 from .powercut import Disk
@@ -177,6 +179,20 @@ async def test_files_take_turns_for_ever(fs: Filesystem, monkeypatch: pytest.Mon
     assert "more7" not in names
     assert {f"more{n}" for n in range(120)} - {"more7"} <= set(names)
     await fs.assert_consistent()
+
+
+async def test_totals_of_a_directory_whose_row_cannot_be_understood() -> None:
+    """The rest of the entry counts, and the counters are added up anew."""
+
+    class Books:
+        async def node(self, ino: int) -> Any:
+            raise KeyError("door")
+
+        async def apply(self, batch: Batch) -> None:
+            assert (batch.removed, batch.nodes, batch.meta) == ([7], [], {"counters_unsure": "1"})
+
+    books: Any = Books()
+    await replaying._carry_over(books, Batch(removed=[7]), [(5, 1, 1)], 1, trio.lowlevel.checkpoint)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("harm", ["torn", "garbage", "gone", "empty", "another-epoch"])

@@ -91,7 +91,10 @@ async def _carry_over(
     catalogue: Catalogue, batch: Batch, totals: Sequence[tuple[int, int, int]], number: int, make_room: MakeRoom
 ) -> None:
     for ino, size_bytes, files in totals:
-        row = await catalogue.node(ino)
+        try:
+            row = await catalogue.node(ino)
+        except (KeyError, ValueError):  # the start sets it aside, and tells
+            row, batch.meta[UNSURE] = None, "1"
         if row is not None:
             batch.nodes.append(row._replace(size_bytes=size_bytes, rfiles=files))
     try:
