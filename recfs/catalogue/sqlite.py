@@ -34,7 +34,6 @@ from recfs.catalogue.counting.counters import Counting
 from recfs.catalogue.counting.proof import corrections
 from recfs.catalogue.fitting import UNFIT, fitted
 from recfs.catalogue.headroom import Headroom
-from recfs.catalogue.intents.log import IntentLog
 from recfs.catalogue.questions import Questions
 from recfs.catalogue.rows import FORGET_FUTURE, Known, runs
 from recfs.errors import IoFailure, OutOfSpace, RowRefused, StoreError
@@ -89,7 +88,6 @@ class SqliteCatalogue(Questions):
         self.folds = 0
         """How often the log was folded in."""
         self.headroom = Headroom(path)
-        self.intents = IntentLog(path)
         self._known = Known()
         self._counting = Counting(connection)
         self._last_fold: trio.Event | None = None
@@ -299,8 +297,7 @@ class SqliteCatalogue(Questions):
             self._applied += 1
 
     def close(self) -> None:
-        """Fold the log in and close. The file alone is then the whole catalogue, if all was applied."""
-        self.intents.close()
+        """Fold the log in and close. The file alone is then the whole catalogue."""
         if self._wal_fd >= 0:
             os.close(self._wal_fd)
             self._wal_fd = -1

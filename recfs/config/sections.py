@@ -27,7 +27,7 @@ class CatalogueSection(Section):
     """[catalogue]"""
 
     flush_interval: Duration = Field(
-        default=0.1, gt=0.0, le=60.0, description="longest time until a change is in the catalogue (seconds)"
+        default=0.1, gt=0.0, le=60.0, description="longest time a change is in memory only (seconds)"
     )
     cached_inodes: int = Field(
         default=200_000, strict=True, ge=1, le=100_000_000, description="files and directories kept in memory"

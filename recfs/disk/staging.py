@@ -154,16 +154,6 @@ class StagingPool:
             await trio.to_thread.run_sync(self._store.sync_staging, limiter=self.limiter)
             self._synced = max(self._synced, seen)
 
-    async def sync(self, fd: int) -> None:
-        """The bytes of a file, and the names of all staging files, are on stable storage: in one go. Raises OSError.
-
-        Whoever waits for it may be killed, and the file be closed meanwhile.
-        """
-        seen = self._unsynced
-        names = self._store.sync_staging if seen > self._synced else None
-        await trio.to_thread.run_sync(_sync, fd, names, limiter=self.limiter, abandon_on_cancel=True)
-        self._synced = max(self._synced, seen)
-
     def discard(self, staging_id: str) -> None:
         """Remove a staging file that was taken but not used. Blocking."""
         self._store.drop_staging([staging_id])
@@ -299,13 +289,3 @@ class DiskReserve:
 def inode_reserve(info: os.statvfs_result) -> int:
     """How many inodes of a file system that has a fixed number of them are kept for the daemon's own work."""
     return min(INODE_RESERVE, info.f_files // 64)
-
-
-def _sync(fd: int, names: Callable[[], None] | None) -> None:
-    own = os.dup(fd)  # who waits for it may be killed, and the file be closed
-    try:
-        os.fsync(own)
-    finally:
-        os.close(own)
-    if names is not None:
-        names()

@@ -91,7 +91,7 @@ class Unsealing:
                 if softly:
                     await self._taken_up()
                 else:
-                    await self._behind.persist()
+                    await self._behind.durable()
         body.unproven = False
         if node.staging is not None and not node.unmarked and not body.backing:
             self._pool.label(node, before_writing=True)  # it no longer says "closed", before the first byte changes
@@ -114,9 +114,8 @@ class Unsealing:
 
         On a full disk the label alone tells.
         """
-        if not self._behind.record():
-            with contextlib.suppress(OutOfSpace, IoFailure):
-                await self._behind.flush()
+        with contextlib.suppress(OutOfSpace, IoFailure):
+            await self._behind.flush()
 
     def _to_staging(self, node: FileNode) -> None:
         """From home to staging, inline, so that metadata and disk change in one step.

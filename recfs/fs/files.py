@@ -251,9 +251,8 @@ class OpenFiles:
             await self._unsealing.unseal(node)
             if self._tree.ledger is None:
                 break
-            if not self._behind.record():  # where its bytes lie is known before they change
-                with contextlib.suppress(RecfsError):
-                    await self._behind.flush()
+            with contextlib.suppress(RecfsError):  # where its bytes lie is known before they change
+                await self._behind.flush()
         if body.stopped is not None:
             raise body.stopped[0](body.stopped[1])
         if body.unchecked_writers:
@@ -297,15 +296,16 @@ class OpenFiles:
         if not node.state.is_whole and not node.state.is_remote:
             try:
                 with interruptible(f"the disk to take {node.path}"):
-                    await self._backing_files.pool.sync(handle.body.fd)
+                    await trio.to_thread.run_sync(_fsync, handle.body.fd, limiter=self._limiter, abandon_on_cancel=True)
+                await self._backing_files.pool.names_durable()
             except OSError as error:
                 raise disk_error(error, node) from error
             if not node.unlinked:
                 node.promised |= Promise.FSYNCED
                 self._behind.node(node)
                 self._pipeline.hurry(node.ino)
-        with interruptible("the intent log"):
-            await self._behind.persist()
+        with interruptible("the catalogue's log"):
+            await self._behind.durable()
 
     # --- closing -------------------------------------------------------------------------------------------------
 
@@ -396,6 +396,14 @@ class OpenFiles:
         files = Counter(top.ino for top, _ in opened.values() if top is not None)
         writers = Counter(top.ino for top, writes in opened.values() if top is not None and writes)
         return {ino: Use(count, writers[ino]) for ino, count in files.items()}
+
+
+def _fsync(fd: int) -> None:
+    own = os.dup(fd)  # who waits for it may be killed, and the file be closed
+    try:
+        os.fsync(own)
+    finally:
+        os.close(own)
 
 
 __all__ = ["HELD_S", "OpenFiles"]

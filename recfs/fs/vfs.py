@@ -319,19 +319,15 @@ class Vfs:
             view = await self.views.find(source, old_name)
             if view is not None and old_name not in source.children:
                 self.views.hide(view)
-        # Programs write aside and rename to say "now it counts": it survives the daemon's death, whatever it takes;
+        # Programs write aside and rename to say "now it counts". Written at once, it survives the daemon's death;
         # a power cut is survived after fsync of the directory, as everywhere.
         await self.record()
         return replaced
 
     async def record(self) -> None:
-        """Have what changed outlive the daemon: by the intent log, or in the catalogue.
-
-        Should both fail, the change stands: it is written as soon as can be.
-        """
-        if not self.behind.record():
-            with contextlib.suppress(RecfsError):
-                await self.behind.flush()
+        """Write the dirty rows now. Should that fail, the change stands: it is written as soon as can be."""
+        with contextlib.suppress(RecfsError):
+            await self.behind.flush()
 
     async def _own_if_shown(self, folder: DirNode, name: bytes, caller: Caller) -> bool:
         if folder.fallback is None or await self.tree.child(folder, name) is not None:

@@ -74,7 +74,6 @@ class Operations(pyfuse3.Operations, Watched):
         self._store = store
         self._operators = operators
         self._ledger = vfs.tree.ledger
-        self._behind = vfs.behind
 
     # --- translation ---------------------------------------------------------------------------------------------
 
@@ -122,7 +121,6 @@ class Operations(pyfuse3.Operations, Watched):
         if not stat.S_ISREG(mode):
             raise errors.NotPermitted("only regular files, directories and symbolic links exist in recfs")
         node = await self._vfs.mknod(parent, name, mode, self._caller(ctx))
-        self._behind.record()
         node.kernel_refs += 1
         return self._entries.of(node)
 
@@ -130,7 +128,6 @@ class Operations(pyfuse3.Operations, Watched):
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> pyfuse3.EntryAttributes:
         """MKDIR."""
         node = await self._vfs.mkdir(parent, name, mode, self._caller(ctx))
-        self._behind.record()
         node.kernel_refs += 1
         return self._entries.of(node)
 
@@ -138,7 +135,6 @@ class Operations(pyfuse3.Operations, Watched):
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         """SYMLINK."""
         node = await self._vfs.symlink(parent, name, target, self._caller(ctx))
-        self._behind.record()
         node.kernel_refs += 1
         return self._entries.of(node)
 
@@ -151,13 +147,11 @@ class Operations(pyfuse3.Operations, Watched):
     async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
         """UNLINK."""
         await self._vfs.unlink(parent, name, self._caller(ctx))
-        self._behind.record()
 
     @guarded
     async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
         """RMDIR."""
         await self._vfs.rmdir(parent, name, self._caller(ctx))
-        self._behind.record()
 
     @guarded
     async def rename(self, old: int, old_name: bytes, new: int, new_name: bytes, flags: int, ctx: Any) -> None:
@@ -197,9 +191,7 @@ class Operations(pyfuse3.Operations, Watched):
         ino = inode
         if fh is not None and inode >= VIEW_BIT:  # the number may stand for another file by now
             ino = self._vfs.files.handles[fh].node.ino
-        seen = await self._vfs.setattr(ino, changes, self._caller(ctx))
-        self._behind.record()
-        return self._entries.of(seen, inode)
+        return self._entries.of(await self._vfs.setattr(ino, changes, self._caller(ctx)), inode)
 
     @guarded
     async def access(self, inode: int, mode: int, ctx: Any) -> bool:
@@ -233,7 +225,6 @@ class Operations(pyfuse3.Operations, Watched):
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
         """SETXATTR."""
         await self._xattrs.set(inode, name, value, self._caller(ctx))
-        self._behind.record()
 
     @guarded
     async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
@@ -244,7 +235,6 @@ class Operations(pyfuse3.Operations, Watched):
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
         """REMOVEXATTR."""
         await self._xattrs.remove(inode, name, self._caller(ctx))
-        self._behind.record()
 
     # --- directories ---------------------------------------------------------------------------------------------
 
@@ -269,8 +259,8 @@ class Operations(pyfuse3.Operations, Watched):
     @guarded
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """FSYNCDIR: the names are on stable storage."""
-        with interruptible("the intent log"):
-            await self._vfs.behind.persist()
+        with interruptible("the catalogue's log"):
+            await self._vfs.behind.durable()
 
     # --- files ---------------------------------------------------------------------------------------------------
 
@@ -281,7 +271,6 @@ class Operations(pyfuse3.Operations, Watched):
         """CREATE."""
         number, node = await self._vfs.create(parent, name, mode, flags, self._caller(ctx))
         info = await self._opened(number, node.ino)
-        self._behind.record()
         node.kernel_refs += 1
         return info, self._entries.of(node)
 
@@ -331,9 +320,9 @@ class Operations(pyfuse3.Operations, Watched):
         if before in files.handles and before is not None:
             await files.release(before)  # made for the same request, and never answered
             ledger.released(before)
-        if self._behind.is_dirty(handle.node.ino):
+        if self._vfs.behind.is_dirty(handle.node.ino):
             await self._vfs.record()
-        ledger.release_settled(self._behind.is_dirty)
+        ledger.release_settled(self._vfs.behind.is_dirty)
         mode = handle.mode.value if handle.mode is not None else None
         flags = flags_of(writes=handle.writes, direct=handle.direct, counted=handle.account is not None, mode=mode)
         ledger.opened(Opened(number, handle.node.ino, asked, handle.uid, backing, flags, request))

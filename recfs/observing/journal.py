@@ -4,7 +4,7 @@ So an event is there exactly if the change is: neither does a death of the daemo
 nor is one told of a commit that did not come about. The order is that in which things happened. What is told to
 readers is durable (`feed.py`).
 
-A change whose row the catalogue refuses (`state/dirty/refusals.py`) is not told; a commit is once it comes about.
+A change whose row the catalogue refuses (`state/refusals.py`) is not told; a commit is when it comes about after all.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ from recfs.fs.session import Sessions
 from recfs.fs.vfs import Vfs
 from recfs.observing.assembly import observing
 from recfs.parts.made import Parts
-from recfs.ports.batch import UNSURE, Batch
+from recfs.ports.batch import Batch
 from recfs.services.access.users import Users
 from recfs.services.draining import Draining
 from recfs.services.far.claiming import Claiming
@@ -62,6 +62,7 @@ from recfs.services.timekeeper import Timekeeper
 from recfs.state import generations
 from recfs.state.accounts import Accounts
 from recfs.state.events import acting_for, own
+from recfs.state.refusals import UNSURE
 from recfs.state.remote import LocalOnly
 from recfs.state.tree import Tree
 from recfs.state.writebehind import WriteBehind
@@ -109,7 +110,7 @@ async def build(
     reports = SqliteReports(store.catalogue_path, limiter)
     mistaken = await _mistaken_operator(config, reports)
     operator = config.operator if mistaken is None else None  # what no user was kept from, nobody is given
-    behind = WriteBehind(catalogue, config.catalogue.flush_interval, partial(make_room, store, catalogue))
+    behind = WriteBehind(catalogue, config.catalogue.flush_interval, partial(_make_room, store, catalogue))
     tree = Tree(
         catalogue,
         behind,
@@ -169,7 +170,6 @@ async def build(
             store,
             vfs.survivors,
             counting,
-            catalogue.intents,
             _restored(store, config),
             kept_open,
             rows_come_first=rows_come_first,
@@ -290,7 +290,7 @@ async def _recount(catalogue: SqliteCatalogue) -> None:
         log.info("recovery: counters added up anew: %d were off", off)
 
 
-async def make_room(store: LocalStore, catalogue: SqliteCatalogue) -> bool:
+async def _make_room(store: LocalStore, catalogue: SqliteCatalogue) -> bool:
     """Give the catalogue what was put aside for it, and the room its log takes; tells whether there was any."""
     dropped = store.drop_emergency_reserve()
     return await catalogue.fold() or dropped

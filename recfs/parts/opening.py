@@ -13,11 +13,10 @@ import trio
 from recfs.catalogue.connection import is_full
 from recfs.catalogue.earlier import is_earlier
 from recfs.catalogue.headroom import give_up
-from recfs.catalogue.intents.replaying import replay
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.errors import RecfsError, StoreError, StoreFull
-from recfs.parts.building import build, make_room
+from recfs.parts.building import build
 from recfs.parts.made import NoKernelFiles
 from recfs.state.problems import reason_of
 from recfs.stores import presence, restoring
@@ -60,8 +59,6 @@ async def opened(
                 )
             catalogue = _catalogue(store)
             ends.callback(_at_the_end, catalogue.close)
-            replayed = await replay(catalogue, store.catalogue_path, partial(make_room, store, catalogue))
-            rows_come_first = rows_come_first and replayed.is_read
             parts = await build(
                 config, store, catalogue, kernel, files or NoKernelFiles(), objects, kept_open, rows_come_first
             )
@@ -93,11 +90,11 @@ def require_no_change_of_schema(config: Config) -> None:
 def _catalogue(store: LocalStore) -> SqliteCatalogue:
     """Open it; on a full disk with the room that was put aside for it. Raises StoreError."""
     expect_new = not store.has_files()
-    for give in (store.drop_emergency_reserve, partial(give_up, store.catalogue_path)):
+    for make_room in (store.drop_emergency_reserve, partial(give_up, store.catalogue_path)):
         if not is_full(store.catalogue_path):
             with contextlib.suppress(StoreFull):
                 return open_catalogue(store.catalogue_path, expect_new=expect_new)
-        give()
+        make_room()
     return open_catalogue(store.catalogue_path, expect_new=expect_new)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from recfs.ports.rows import (
     AccountRow,
@@ -19,11 +19,6 @@ from recfs.ports.rows import (
     TrashRow,
     UnansweredRow,
 )
-
-UNSURE: Final = "counters_unsure"
-"""Store-wide fact: "1" while rows that the counters count are not in the catalogue. A start adds them up anew then."""
-COUNTED: Final = ("nodes", "removed", "accounts")
-"""Fields of a batch whose rows the counters count, or are."""
 
 
 @dataclass(slots=True)

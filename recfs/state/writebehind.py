@@ -4,39 +4,33 @@ A batch is everything that is dirty at one instant, so rows and the counters tha
 What waits for a row to be written (the publisher moves bytes only once the catalogue says so) is handed on after its
 batch.
 
-A row that the catalogue does not take is set aside (`dirty/refusals.py`). Whoever waits for that very row
-(`durable`) gets the refusal.
-
-Before all that is the intent log: what changed is told to it before an answer leaves (`record`).
+A row that the catalogue does not take is set aside (`refusals.py`). Whoever waits for that very row (`durable`) gets
+the refusal.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from recfs.errors import OutOfSpace, RowRefused
-from recfs.ports.batch import UNSURE, Batch
-from recfs.ports.intents import APPLIED, LOG, mark_of
-from recfs.state.dirty.changes import Changes
-from recfs.state.dirty.refusals import PART, Refusals
+from recfs.ports.batch import Batch
+from recfs.state.changes import Changes
 from recfs.state.problems import Problems, forever, reason_of
+from recfs.state.refusals import PART, UNSURE, Refusals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from recfs.ports.catalogue import Catalogue
-    from recfs.ports.intents import Intents
     from recfs.state.nodes import Garbage, Node
     from recfs.stores.removals import Removals
 
 log = logging.getLogger("recfs.catalogue")
 
 RETRY_S = 1.0
-_EPOCH_BITS = 63
 
 
 async def _no_room() -> bool:
@@ -83,11 +77,6 @@ class WriteBehind(Changes):
         self._subscribers: tuple[BatchSubscriber, ...] = ()
         self.removals: Removals | None = None
         """Notes of removals that have returned before their batch was written."""
-        self._intents: Intents | None = None
-        self._epoch: int | None = None
-        """Of the log that was announced."""
-        self._in_catalogue = 0
-        """The number of the last entry of the log that the catalogue has."""
 
     def subscribe(self, subscriber: BatchSubscriber) -> None:
         """Tell *subscriber* of all that is written from now on."""
@@ -123,52 +112,6 @@ class WriteBehind(Changes):
         """How many of them the catalogue does not take."""
         return len(self._refusals)
 
-    # --- the intent log ------------------------------------------------------------------------------------------
-
-    def announce(self, intents: Intents) -> None:
-        """The next batches tell the catalogue that *intents* begins anew; what it holds is in the catalogue. Atomic."""
-        self._epoch = secrets.randbits(_EPOCH_BITS)
-        self.meta(LOG, intents.described(self._epoch))
-
-    def log_in(self, intents: Intents) -> None:
-        """Have it take down what changes from now on. What was announced is durable: the log before is written over.
-
-        A log that cannot be begun is a warning. Atomic.
-        """
-        assert self._epoch is not None
-        try:
-            intents.begin(self._epoch)
-        except OSError as error:
-            log.warning("without an intent log: the daemon's death may undo what was answered last: %s", error)
-            self.problems.note(PART, "intent log", error, "the intent log", quiet=True)
-            return
-        self._intents = intents
-
-    def record(self) -> bool:
-        """What has changed until now outlives the daemon, by the intent log; False: only after a `flush`. Atomic."""
-        intents = self._intents
-        if intents is None:
-            return not self._wake.is_set()
-        if self._unlogged:
-            try:
-                entry = self._entry()
-            except Exception:
-                log.exception("a change cannot be told to the intent log")
-                entry = {}
-                intents.skip()
-            if entry:
-                intents.append(entry)
-        if not intents.is_whole:
-            self.soon()
-            return False
-        return True
-
-    async def persist(self) -> None:
-        """What has changed until now survives a power cut: by the intent log, or as `durable` does. Raises as that."""
-        self.record()
-        if self._intents is None or not await self._intents.sync():
-            await self.durable()
-
     # --- writing -------------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
@@ -179,10 +122,6 @@ class WriteBehind(Changes):
         async with self._lock:
             if not self._wake.is_set():
                 return
-            number = 0
-            if self._intents is not None:
-                self.record()  # the log has all that the catalogue has, or has a gap there
-                number = self._intents.last
             batch, undo = self._take()
             if self.removals is not None:
                 self.removals.close_off()
@@ -192,8 +131,6 @@ class WriteBehind(Changes):
                 return
             for each in self._subscribers:
                 each.writing(batch)
-            if self._epoch is not None:
-                batch.meta[APPLIED] = mark_of(number, batch.meta)
             nodes, accounts, garbage = self._sources
             self._sources = ({}, {}, {})  # what is kept here could not be unloaded
             unpublished, discarded = self._unpublished, self._discarded
@@ -215,9 +152,6 @@ class WriteBehind(Changes):
             finally:
                 self._writing = frozenset()
                 self.written += 1
-            if self._intents is not None:
-                self._intents.written(number)
-            self._in_catalogue = number
             if self.removals is not None:
                 self.removals.written()
             for each in self._subscribers:
@@ -271,17 +205,14 @@ class WriteBehind(Changes):
         Raises IoFailure or OutOfSpace; RowRefused when the row of one of *inos* is not in the catalogue.
         """
         await self.flush()
-        await self.synced()
+        await self._catalogue.sync()
         for ino in inos if self._refusals else ():
             if self.is_refused(ino):
                 raise RowRefused(f"inode {ino}: the catalogue does not take its row; `recfs status` tells why")
 
     async def synced(self) -> None:
         """Wait until everything written so far would survive a power cut; what is dirty stays so. Raises IoFailure."""
-        number = self._in_catalogue
         await self._catalogue.sync()
-        if self._intents is not None:
-            self._intents.settled(number)
 
     async def run(self) -> None:
         """Flush for ever: after the interval, or at once when much is dirty."""
@@ -295,8 +226,6 @@ class WriteBehind(Changes):
             await self._eager.wait()
         try:
             await self.flush()
-            if self._intents is not None and self._intents.wants_room:
-                await self.synced()
         except Exception as error:
             if self.problem is None:
                 log.error("catalogue cannot be written, retrying every %g s: %s", RETRY_S, error)

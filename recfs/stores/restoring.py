@@ -25,8 +25,6 @@ _NOTE_PART = f"{NOTE}.part"
 _MODE = 0o600
 """Of both, the new one and the one that is kept: names and notes of users are in them."""
 _LOGS = ("-wal", "-shm")
-_INTENTS = ("-intents-0", "-intents-1")
-"""What was still to be carried over to the catalogue that is put aside (`catalogue/intents`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ def finish(private: Path) -> Restoration | None:
             with contextlib.suppress(FileNotFoundError):
                 os.chmod(private / f"{restoration.aside}{end}", _MODE)
         _sync(private)
-        for end in (*_LOGS, *_INTENTS):
+        for end in _LOGS:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(private / f"{CATALOGUE}{end}")
         os.rename(private / NEXT, private / CATALOGUE)

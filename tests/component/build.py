@@ -74,8 +74,6 @@ class Filesystem:
         """Set before a start: its mount is that of the daemon before, which answered nothing that has no row."""
         self.limit_s = math.inf
         """Set before the start: how long requests wait (state/waits.py)."""
-        self.records = False
-        """Whether what a request has changed is in the intent log before its answer, as it is behind a mount."""
         self.checked_at_end = True
         self.parts: parts.Parts
         self.watch: Watch | None = None
@@ -240,11 +238,6 @@ class Filesystem:
 
     # --- by path -------------------------------------------------------------------------------------------------
 
-    def answered(self) -> None:
-        """A request is about to be answered."""
-        if self.records:
-            self.parts.behind.record()
-
     @property
     def vfs(self) -> Any:
         """The file system."""
@@ -278,7 +271,6 @@ class Filesystem:
         for name in filter(None, path.split("/")):
             found = await self.vfs.lookup(here.ino, os.fsencode(name))
             here = found or await self.vfs.mkdir(here.ino, os.fsencode(name), 0o755, OPERATOR)
-            self.answered()
         assert isinstance(here, DirNode)
         return here
 
@@ -288,7 +280,6 @@ class Filesystem:
         seen = await self.vfs.lookup(parent, name)
         if seen is None and flags & os.O_CREAT:
             number, _ = await self.vfs.create(parent, name, 0o644, flags, caller)
-            self.answered()
             return int(number)
         if seen is None:
             raise NotFound(path)
@@ -313,7 +304,6 @@ class Filesystem:
     async def close(self, number: int) -> None:
         """close(2), as the kernel reports it."""
         await self.vfs.files.release(number)
-        self.answered()
 
     async def write(self, path: str, data: bytes, *, append: bool = False, caller: Caller = OPERATOR) -> None:
         """Write a whole file, directories included, and close it."""
@@ -349,12 +339,10 @@ class Filesystem:
     async def unlink(self, path: str, caller: Caller = OPERATOR) -> None:
         """unlink(2)."""
         await self.vfs.unlink(*await self.folder(path), caller)
-        self.answered()
 
     async def rmdir(self, path: str, caller: Caller = OPERATOR) -> None:
         """rmdir(2)."""
         await self.vfs.rmdir(*await self.folder(path), caller)
-        self.answered()
 
     async def names(self, path: str) -> list[str]:
         """readdir(3), sorted."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from recfs.catalogue.intents.log import IntentLog
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.stores import many
 from recfs.stores.local import LocalStore
@@ -142,7 +141,6 @@ class Faults:
             for name in ("apply", "sync"):
                 wrapped = self._wrap_async(SqliteCatalogue, name)
                 stack.enter_context(mock.patch.object(SqliteCatalogue, name, wrapped))
-            stack.enter_context(mock.patch.object(IntentLog, "_put", self._wrap_log(IntentLog._put)))
             if self.books_watched:
                 stack.enter_context(SqliteFiles(self._of_sqlite).watched())
             yield self
@@ -188,24 +186,6 @@ class Faults:
             if creates:
                 self.after("create", (full, fd))
             return fd
-
-        return wrapper
-
-    def _wrap_log(self, function: Callable[..., None]) -> Callable[..., None]:
-        """Writing into the intent log: no point to die at, for nothing is lost between the one before and the next."""
-
-        def wrapper(log: IntentLog, head: bytes, body: bytes) -> None:
-            path = os.fspath(log._paths[log._current])
-            if not path.startswith(str(self.root)):
-                function(log, head, body)
-                return
-            with self._lock:
-                if self.dead:
-                    raise Stopped("log")
-                place = log._place
-                function(log, head, body)
-                for observer in self.observers:
-                    observer("log-write", (path, place, head + body))
 
         return wrapper
 

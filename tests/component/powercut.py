@@ -6,8 +6,8 @@ The model is a journalling file system (ext4, XFS) at its most forgetful:
 - names and attributes (mode, owner, mtime) are journalled in the order of their changes. fsync of a directory commits
   the journal up to the last change of that directory, and no further; fsync of a file commits its own attributes. What
   comes later is lost, or all there, or (some) there up to a point in between;
-- the catalogue's files are what SQLite wrote into them (sqlitefiles.py), and recfs into the intent log: what was
-  synced, and of the rest nothing, everything, or (torn) any sectors.
+- the catalogue's files are what SQLite wrote into them (sqlitefiles.py): what it, or recfs, synced, and of the rest
+  nothing, everything, or (torn) any sectors.
 Inode numbers stay what they were, as on a real disk: files are kept alive by links beside the store, directories are
 moved and not made anew.
 """
@@ -155,8 +155,6 @@ class Disk:
         elif name in DRESSING:
             path = os.readlink(f"/proc/self/fd/{args[0]}") if isinstance(args[0], int) else args[0]
             self._log(frozenset([os.fsencode(path)]))
-        elif name == "log-write":
-            self.books.setdefault(os.path.basename(args[0]), Book()).since.append((args[1], args[2]))
         elif name.startswith("sqlite-"):
             book = self.books.setdefault(os.path.basename(args[0]), Book())
             if name == "sqlite-sync":

@@ -192,7 +192,6 @@ async def test_sums_beyond_64_bits_are_kept_and_come_back(place: Path) -> None:
 
 
 @pytest.mark.expect_log("a row does not fit")
-@pytest.mark.expect_log("intent log")
 async def test_a_row_that_does_not_fit_stops_nobody(place: Path) -> None:
     async with filesystem(place) as fs:
         await fs.write(FILE, b"1")

@@ -438,7 +438,6 @@ async def die_and_look(place: Path, case: Case, step: int) -> bool:
     retention = "1h" if case.trash else 0
     async with filesystem(place / str(step), start=False, trash={"retention": retention}) as fs:
         fs.files = FakeKernelFiles() if case.kernel else None
-        fs.records = True
         await fs.start()
         await case.prepare(fs)
         await fs.drain()

@@ -16,7 +16,7 @@ from tests.helpers.disks import disk
 from tests.helpers.machine import skip
 from tests.helpers.reports import answer_of
 
-from .build import OPERATOR, REC, filesystem
+from .build import REC, filesystem
 
 pytestmark = [pytest.mark.slow, pytest.mark.all_steps]
 
@@ -72,27 +72,6 @@ async def test_a_start_on_a_full_disk_takes_what_was_put_aside(place: Path) -> N
         assert await fs.read(FILE) == b"bytes"
         await fs.unlink(FILE)
         await fs.drain()
-
-
-@pytest.mark.may_log("not yet")
-async def test_what_is_in_the_intent_log_is_carried_over_on_a_full_disk(place: Path) -> None:
-    """Entry by entry that takes more than was put aside: what is folded in makes room for more."""
-    names = [f"d{number}" for number in range(300)]
-    async with filesystem(place) as fs:
-        fs.records = fs.checked_at_end = False
-        await fs.write(FILE, b"bytes")
-        await fs.drain()
-        folder = await fs.node(REC)
-        fs.faults.fail("apply", OSError(errno.EIO, "not yet"), times=10_000)
-        for name in names:
-            await fs.vfs.mkdir(folder.ino, os.fsencode(name), 0o755, OPERATOR)
-            assert fs.parts.behind.record()
-        await fs.crash()
-    fill(place)
-    async with filesystem(place) as fs:
-        fs.checked_at_end = False
-        assert set(names) <= set(await fs.names(REC))
-        assert await fs.read(FILE) == b"bytes"
 
 
 async def test_without_any_room_the_disk_is_said_to_be_full(place: Path) -> None:

@@ -204,7 +204,6 @@ async def test_beside_a_reader_a_file_is_changed_where_it_lies(fs: Filesystem) -
     writer, mode = await fs.pass_open(FILE, os.O_RDWR)
     assert mode is Mode.PASS
     assert (fs.root / FILE).read_bytes() == pattern(5000)
-    await fs.parts.behind.flush()
     assert fs.rows(
         "select state, sha256, pending, staging from node join placement using (ino) where name = ?", b"file"
     ) == [("writing", None, 8, None)]

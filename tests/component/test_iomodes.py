@@ -177,7 +177,6 @@ async def test_a_committed_file_is_taken_to_staging_before_the_kernel_has_it(fs:
     number, mode = await fs.pass_open(FILE, RW)
     assert mode is Mode.PASS
     assert not (fs.root / FILE).exists()
-    await fs.parts.behind.flush()
     assert fs.rows("select state, sha256 from node where name = ?", b"file") == [("writing", None)]
     fs.pass_write(number, b"DATA")
     await fs.close(number)
@@ -292,7 +291,6 @@ async def test_fsync_records_what_the_kernel_wrote(fs: Filesystem) -> None:
     number, _ = await fs.pass_open(FILE, NEW)
     fs.pass_write(number, b"x" * 100)
     await fs.vfs.files.fsync(number)
-    await fs.parts.behind.flush()
     assert fs.rows("select size_bytes, promised from node join placement using (ino) where name = ?", b"file") == [
         (100, 1)
     ]

@@ -90,7 +90,7 @@ def awaits(fs: Filesystem, what: str) -> tuple[Any, str]:
     """Where the opening of a file for writing lets others go on."""
     unsealing = fs.vfs.backing_files.unsealing
     moves = fs.vfs.backing_files.moves
-    return {"durable": (unsealing._behind, "persist"), "moves": (moves, "ended_soon"), "busy": (moves, "left_alone")}[
+    return {"durable": (unsealing._behind, "durable"), "moves": (moves, "ended_soon"), "busy": (moves, "left_alone")}[
         what
     ]
 

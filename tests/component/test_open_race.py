@@ -148,15 +148,15 @@ async def test_a_second_writer_waits_for_the_row_as_the_first_does(fs: Filesyste
     one, two = await fs.open(FILE, RW), await fs.open(FILE, RW)
     written: list[str] = []
     synced, release = trio.Event(), trio.Event()
-    real = fs.parts.behind.persist
+    real = fs.parts.behind.durable
 
-    async def persist() -> None:
+    async def durable() -> None:
         synced.set()
         await release.wait()
         await real()
         written.append("row")
 
-    fs.parts.behind.persist = persist
+    fs.parts.behind.durable = durable
 
     async def writer(number: int) -> None:
         await fs.vfs.files.write(number, 0, b"x")
@@ -169,7 +169,7 @@ async def test_a_second_writer_waits_for_the_row_as_the_first_does(fs: Filesyste
         clients.start_soon(writer, two)
         await trio.testing.wait_all_tasks_blocked()
         release.set()
-    fs.parts.behind.persist = real
+    fs.parts.behind.durable = real
     fs.parts.publisher.publish_some = publish_some
     assert written == ["row", "bytes", "bytes"]
     await fs.close(one)

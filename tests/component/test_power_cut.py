@@ -249,7 +249,6 @@ async def cut_and_look(place: Path, case: Case, step: int) -> bool:
     place = place / str(step)
     async with filesystem(place / "store", start=False) as fs:
         fs.faults.books_watched = True
-        fs.records = True
         await fs.start()
         await fs.write(FILE, OLD)
         await fs.write(OTHER, OLD)

@@ -273,7 +273,6 @@ async def test_a_committed_file_is_opened_up_first(fs: Filesystem) -> None:
     await fs.vfs.ranges.allocate(number, PUNCH, 0, 4096)
     assert node.state is State.WRITING
     assert not (fs.root / FILE).exists()
-    await fs.parts.behind.flush()
     assert fs.rows("select state, sha256 from node where name = ?", b"file") == [("writing", None)]
     await fs.close(number)
     await fs.drain()

@@ -205,7 +205,6 @@ async def test_a_file_taken_up_on_its_way_to_another_name_has_arrived(fs: Filesy
     await fs.crash()
     await fs.reopen(services=False)
     await fs.rename(f"{REC}/old", FILE)
-    await fs.parts.behind.flush()
     number = await fs.open(FILE, os.O_RDWR)
     await fs.vfs.files.write(number, 0, b"B")
     assert fs.rows("select staging from node left join placement using (ino) where name = ?", b"file") == [None]

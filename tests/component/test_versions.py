@@ -341,7 +341,7 @@ async def test_a_file_that_could_not_be_emptied_keeps_what_was_promised_of_it(pa
     number, mode = await fs.pass_open(FILE, os.O_RDWR)
     assert mode is Mode.PASS
     with (
-        mock.patch.object(fs.parts.behind, "persist", side_effect=IoFailure("the disk is broken")),
+        mock.patch.object(fs.parts.behind, "durable", side_effect=IoFailure("the disk is broken")),
         pytest.raises(IoFailure),
     ):
         await truncate(fs, number)
@@ -390,7 +390,7 @@ async def test_a_copy_that_no_row_names_yet_is_not_kept(passing: Filesystem) -> 
     async def die_first() -> None:
         raise IoFailure("it dies before the row is written")
 
-    with mock.patch.object(fs.parts.behind, "persist", die_first), pytest.raises(IoFailure):
+    with mock.patch.object(fs.parts.behind, "durable", die_first), pytest.raises(IoFailure):
         await truncate(fs, 0)
     await die(fs, "kill")
     await fs.drain()

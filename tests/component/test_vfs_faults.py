@@ -99,8 +99,9 @@ async def test_a_catalogue_that_cannot_be_written_loses_nothing(fs: Filesystem, 
     await fs.rename(f"{REC}/new", f"{REC}/newer")
     await fs.xattrs.set((await fs.node(f"{REC}/newer")).ino, b"user.a", b"1", OPERATOR)
     number = await fs.open(f"{REC}/open", os.O_WRONLY | os.O_CREAT)
-    await fs.vfs.files.fsync(number)  # what it promises is in the intent log
-    await until(lambda: full.hits >= 2 and fs.parts.behind.problem)
+    with pytest.raises(OutOfSpace):
+        await fs.vfs.files.fsync(number)
+    await until(lambda: full.hits >= 5 and fs.parts.behind.problem)
     assert await fs.names(REC) == ["newer", "open"]
     assert await fs.read(f"{REC}/newer") == b"meanwhile"
     fs.faults.heal()

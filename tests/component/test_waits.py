@@ -195,23 +195,23 @@ class Moving:
 
 
 class Slow:
-    """The intent log is not synced."""
+    """The catalogue's log is not synced."""
 
     def __init__(self, fs: Filesystem) -> None:
         self._behind = fs.parts.behind
         self._done = trio.Event()
-        real = self._behind.persist
+        real = self._behind.durable
 
-        async def persist() -> None:
+        async def durable() -> None:
             await self._done.wait()
             await real()
 
-        self._behind.__dict__["persist"] = persist
+        self._behind.__dict__["durable"] = durable
 
     def end(self) -> None:
         """It is."""
         self._done.set()
-        del self._behind.__dict__["persist"]
+        del self._behind.__dict__["durable"]
 
 
 class Held:

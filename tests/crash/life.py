@@ -219,10 +219,7 @@ class Lives:
             wrong += [f"seen at work: {text}" for text in told.wrong]
             found = {top: checks.look(mount / top) for top in each.tops}
             begin: Callable[[], World] = lambda plan=each.plan: pickle.loads(plan.read_bytes()).world  # noqa: E731
-            broken, lost = broken_promises(
-                begin, told.calls, died_ns, found, checks.limits(mount, USERS),
-                logged=not (self.kind.tight or self.kind.rough),
-            )  # fmt: skip
+            broken, lost = broken_promises(begin, told.calls, died_ns, found, checks.limits(mount, USERS))
             wrong += broken
             explained += lost
         wrong += checks.lost_and_found(self.store, explained)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 from pathlib import Path
 
@@ -212,38 +211,6 @@ def test_fsync_of_a_directory_makes_its_names_durable(store: Mount, own_rec: Pat
     assert (own_rec / "dir" / "new name").read_bytes() == b"renamed"
     store.drain()
     assert not store.home(own_rec / "deleted").exists()
-    assert_recovered(store)
-
-
-def test_what_was_answered_is_there_after_a_kill(store: Mount, own_rec: Path) -> None:
-    """Every kind of change, and the daemon killed at once."""
-    for name in ("changed", "removed", "renamed"):
-        (own_rec / name).write_bytes(name.encode())
-    (own_rec / "empty").mkdir()
-    store.drain()
-    for count in range(20):
-        below = own_rec / f"made {count}"
-        below.mkdir(mode=0o751)
-        (below / "link").symlink_to("target")
-        (below / "file").write_bytes(b"%d" % count)
-    os.utime(own_rec / "changed", ns=(1_600_000_000_000_000_001, 1_600_000_000_000_000_002))
-    (own_rec / "changed").chmod(0o604)
-    os.setxattr(own_rec / "changed", "user.note", b"kept")
-    (own_rec / "removed").unlink()
-    (own_rec / "empty").rmdir()
-    os.rename(own_rec / "renamed", own_rec / "made 3" / "renamed")
-    crash(store)
-    assert sorted(os.listdir(own_rec)) == sorted(["changed", *(f"made {count}" for count in range(20))])
-    for count in range(20):
-        below = own_rec / f"made {count}"
-        assert stat.S_IMODE(below.stat().st_mode) == 0o751
-        assert (below / "link").readlink() == Path("target")
-        assert (below / "file").read_bytes() == b"%d" % count
-    info = (own_rec / "changed").stat()
-    assert (stat.S_IMODE(info.st_mode), info.st_mtime_ns) == (0o604, 1_600_000_000_000_000_002)
-    assert os.getxattr(own_rec / "changed", "user.note") == b"kept"
-    assert (own_rec / "made 3" / "renamed").read_bytes() == b"renamed"
-    store.drain()
     assert_recovered(store)
 
 

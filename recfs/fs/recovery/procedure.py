@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from recfs.disk.home.path_resolver import PathResolver, Place
     from recfs.fs.names.namespace import Namespace
     from recfs.fs.survivors import Survivors
-    from recfs.ports.intents import Intents
     from recfs.ports.rows import NodeRow
     from recfs.state.generations import Generations
     from recfs.state.tree import Tree
@@ -66,21 +65,17 @@ class Recovery:
         store: LocalStore,
         survivors: Survivors,
         generations: Generations,
-        intents: Intents,
         restored: Restored | None = None,
         kept_open: frozenset[int] = frozenset(),
         *,
         rows_come_first: bool = False,
     ) -> None:
-        """*intents*: takes down what changes once this start is at its end.
-
-        *restored*: the catalogue was put back on purpose, whatever the marks tell.
+        """*restored*: the catalogue was put back on purpose, whatever the marks tell.
 
         *kept_open*: inode numbers of files that are open for writing on the mount which this daemon goes on with.
         *rows_come_first*: the last daemon of it answered nothing that was not in the catalogue.
         """
         self._generations = generations
-        self._intents = intents
         self._restored = restored
         self._kept_open = kept_open
         self._mark: Mark | None = None
@@ -195,10 +190,8 @@ class Recovery:
         self._behind.meta("clean", "0")
         if self._restored is not None:
             self._behind.meta(WRITTEN, "0")
-        self._behind.announce(self._intents)
         await self._behind.durable()
         await self._generations.begin(await self._tree.catalogue.meta(), self._mark, boot, self._tree.next_ino)
-        self._behind.log_in(self._intents)
         if self._restored is not None:
             self._restored.done()
         self._store.removals.begin(boot)
@@ -237,7 +230,7 @@ class Recovery:
     @staticmethod
     def _put(node: Node, place: Place) -> None:
         """Enter where a row says that it lies. Raises IoFailure if that is in itself: its path had no end."""
-        folder, before = place[0], node.moved if node.moved is not place else None
+        folder, before = place[0], node.moved
         node.moved = place
         passed: set[Node] = {node}
         while folder is not None and folder not in passed:
@@ -263,17 +256,9 @@ class Recovery:
                 node = await self._tree.get(row.ino)
                 here = row.placement
                 if here.home_name is not None and here.home_parent is not None:
-                    node.moved = (await self._folder(here.home_parent), here.home_name)
+                    place = (await self._folder(here.home_parent), here.home_name)
+                    self._put(node, place)
+                    self._tree.locations.record(node, place)
                 nodes.append(node)
-        # Only when all of them are known: directories may have changed places with those that they lay in.
-        for node, place in [(node, node.moved) for node in nodes if node.moved is not None]:
-            is_entered = False
-            with self._found.aside(node.ino, f"inode {node.ino}, {os.fsdecode(node.name)!r}"):
-                self._put(node, place)
-                self._tree.locations.record(node, place)
-                is_entered = True
-            if not is_entered:
-                node.moved = None
-                nodes.remove(node)
         # Directories first, parents before children: paths below them depend on where they really lie.
         return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))

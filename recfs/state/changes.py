@@ -8,12 +8,10 @@ import trio
 
 from recfs.ports.batch import Batch
 from recfs.ports.rows import RecordingRow
-from recfs.state.dirty.entries import Unlogged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable
+    from collections.abc import Callable, Iterable
 
-    from recfs.ports.intents import Entry
     from recfs.ports.rows import EventRow, JournalRow, MediaRow, ObjectRow, SweepRow, TrashRow, UnansweredRow
     from recfs.state.accounts import Account
     from recfs.state.nodes import DirNode, Garbage, Node
@@ -47,7 +45,6 @@ class Changes:
         self._eager = trio.Event()
         self.changes = 0
         """Counts every change of any row: tells whether something read earlier is still true."""
-        self._unlogged = Unlogged()
 
     def node(self, node: Node) -> None:
         """The row of *node* changed. An unlinked node has none."""
@@ -56,7 +53,6 @@ class Changes:
         self.changes += 1
         nodes = self._nodes
         nodes[node.ino] = node
-        self._unlogged.nodes[node.ino] = node
         if not self._wake.is_set():
             self._wake.set()
         if len(nodes) > EAGER_NODES:
@@ -66,7 +62,6 @@ class Changes:
         """Add to the totals of *folder* and of everything above it; their rows changed."""
         self.changes += 1
         nodes = self._nodes
-        self._unlogged.totals[folder.ino] = folder
         while True:
             folder.rbytes += added_bytes
             folder.rfiles += added_files
@@ -91,7 +86,6 @@ class Changes:
         self._recordings.pop(node.ino, None)
         self._unpublished.pop(node.ino, None)
         self._removed[node.ino] = None
-        self._unlogged.rest.append(("removed", node.ino))
         self._wake.set()
         if len(self._removed) > EAGER_NODES:
             self._eager.set()
@@ -103,7 +97,6 @@ class Changes:
         """
         self._renewed(("emptied", (folder, first_ino, last_ino)))
         self._rest.emptied.append((folder, first_ino, last_ino))
-        self._unlogged.rest.append(("emptied", (folder, first_ino, last_ino)))
         self._wake.set()
 
     def recording(self, folder: DirNode) -> None:
@@ -112,13 +105,11 @@ class Changes:
             return
         self._renewed(("recordings", folder.ino))
         self._recordings[folder.ino] = folder
-        self._unlogged.rest.append(("recordings", folder))
         self.node(folder)
 
     def account(self, account: Account) -> None:
         """The counters or limits of *account* changed."""
         self._accounts[account.user] = account
-        self._unlogged.accounts[account.user] = account
         self._wake.set()
 
     def publish(self, node: Node) -> None:
@@ -129,7 +120,6 @@ class Changes:
     def garbage(self, garbage: Garbage, *, discard: bool = True) -> None:
         """The row of *garbage* is new or changed; *discard*: hand it to the publisher once written."""
         self._garbage[garbage.gid] = garbage
-        self._unlogged.rest.append(("garbage", garbage))
         if discard:
             self._discarded.append(garbage)
         self._wake.set()
@@ -139,27 +129,23 @@ class Changes:
         self._renewed(("garbage", gid))
         self._garbage.pop(gid, None)
         self._purged.append(gid)
-        self._unlogged.rest.append(("purged", gid))
         self._wake.set()
 
     def xattr(self, ino: int, name: bytes, value: bytes | None) -> None:
         """A user attribute was set, or (None) removed."""
         self._renewed(("xattrs", (ino, name)))
         self._rest.xattrs.append((ino, name, value))
-        self._unlogged.rest.append(("xattrs", (ino, name, value)))
         self._wake.set()
 
     def whiteout(self, parent: int, name: bytes, *, hidden: bool) -> None:
         """A shown name was hidden, or may show again."""
         self._renewed(("whiteouts", (parent, name)))
         self._rest.whiteouts.append((parent, name, hidden))
-        self._unlogged.rest.append(("whiteouts", (parent, name, hidden)))
         self._wake.set()
 
     def view(self, view_id: int, ino: int) -> None:
         """A view id was given to a shared file."""
         self._rest.views.append((view_id, ino))
-        self._unlogged.rest.append(("views", (view_id, ino)))
         self._wake.set()
 
     def object_keys(self) -> set[str]:
@@ -170,7 +156,6 @@ class Changes:
         """What S3 holds of an inode changed."""
         self._renewed(("objects", row.ino))
         self._objects[row.ino] = row
-        self._unlogged.rest.append(("objects", row))
         self._wake.set()
 
     def object_gone(self, ino: int) -> None:
@@ -178,14 +163,12 @@ class Changes:
         self._renewed(("objects", ino))
         self._objects.pop(ino, None)
         self._objects_gone.append(ino)
-        self._unlogged.rest.append(("objects_gone", ino))
         self._wake.set()
 
     def journal(self, row: JournalRow) -> None:
         """A piece of work on S3 is new or changed."""
         self._renewed(("journal", row.id))
         self._journal[row.id] = row
-        self._unlogged.rest.append(("journal", row))
         self._wake.set()
 
     def journal_done(self, row_id: int) -> None:
@@ -193,91 +176,70 @@ class Changes:
         self._renewed(("journal", row_id))
         self._journal.pop(row_id, None)
         self._journal_done.append(row_id)
-        self._unlogged.rest.append(("journal_done", row_id))
         self._wake.set()
 
     def unanswered(self, row: UnansweredRow) -> None:
         """S3 gave no answer to a request."""
         self._renewed(("unanswered", row.key))
         self._rest.unanswered.append(row)
-        self._unlogged.rest.append(("unanswered", row))
         self._wake.set()
 
     def answered(self, key: str) -> None:
         """Nothing is feared of a key any more."""
         self._renewed(("unanswered", key))
         self._rest.answered.append(key)
-        self._unlogged.rest.append(("answered", key))
         self._wake.set()
 
     def trash(self, row: TrashRow) -> None:
         """The trash keeps something beside bytes."""
         self._renewed(("trash", row.gid))
         self._rest.trash.append(row)
-        self._unlogged.rest.append(("trash", row))
         self._wake.set()
 
     def trash_gone(self, gid: int) -> None:
         """The trash keeps nothing of it any more."""
         self._renewed(("trash", gid))
         self._rest.trash_gone.append(gid)
-        self._unlogged.rest.append(("trash_gone", gid))
         self._wake.set()
 
     def swept(self, row: SweepRow) -> None:
         """A run of a sweep began, or ended."""
         self._renewed(("sweeps", row.id))
         self._rest.sweeps.append(row)
-        self._unlogged.rest.append(("sweeps", row))
         self._wake.set()
 
     def swept_gone(self, row_id: int) -> None:
         """A run of a sweep is not remembered any longer."""
         self._renewed(("sweeps", row_id))
         self._rest.sweeps_gone.append(row_id)
-        self._unlogged.rest.append(("sweeps_gone", row_id))
         self._wake.set()
 
     def media(self, row: MediaRow) -> None:
         """What is known of a file's content changed."""
         self._renewed(("media", row.ino))
         self._rest.media.append(row)
-        self._unlogged.rest.append(("media", row))
         if not self._wake.is_set():
             self._wake.set()
 
     def event(self, row: EventRow) -> None:
         """Something became of a file: in the batch of its rows."""
         self._rest.events.append(row)
-        self._unlogged.rest.append(("events", row))
         if not self._wake.is_set():
             self._wake.set()
 
     def events_gone(self, ids: Iterable[int]) -> None:
         """These events did not come about after all, or are not kept any longer."""
-        gone = list(ids)
-        self._rest.events_gone.extend(gone)
-        self._unlogged.rest.extend(("events_gone", number) for number in gone)
+        self._rest.events_gone.extend(ids)
         self._wake.set()
 
     def meta(self, key: str, value: str) -> None:
         """A store-wide fact changed."""
         self._renewed(("meta", key))
         self._rest.meta[key] = value
-        self._unlogged.rest.append(("meta", (key, value)))
         self._wake.set()
-
-    def _entry(self) -> Entry:
-        """What changed since the last entry; from now on the next one begins."""
-        unlogged, self._unlogged = self._unlogged, Unlogged()
-        once: dict[str, Container[Any]] = {
-            "garbage": self._garbage, "objects": self._objects, "journal": self._journal,
-        }  # fmt: skip
-        return unlogged.entry(self._nodes, self._recordings, once)
 
     def _take(self) -> tuple[Batch, Callable[[], None]]:
         """Everything dirty, which is clean from now on; and what makes it dirty again."""
-        self._unlogged = Unlogged()
         nodes, removed, accounts = self._nodes, self._removed, self._accounts
         garbage, purged, rest = self._garbage, self._purged, self._rest
         objects, journal, journal_done = self._objects, self._journal, self._journal_done

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.errors import IoFailure, OutOfSpace
-from recfs.ports.batch import COUNTED, UNSURE, Batch
+from recfs.ports.batch import Batch
 from recfs.state.problems import LONGEST_S
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ PART = "catalogue"
 
 REFUSED_IN_A_ROW = 16
 """When so many changes, and no other, were refused, it is not their fault: the catalogue takes nothing."""
+
+UNSURE = "counters_unsure"
+"""Store-wide fact: "1" while rows that the counters count are not in the catalogue. A start adds them up anew then."""
+
+_COUNTED = ("nodes", "removed", "accounts")
 
 _ROWS = frozenset(
     {
@@ -93,7 +98,7 @@ class Refusals:
     @property
     def is_counted(self) -> bool:
         """Whether any of them changes what the counters count."""
-        return any(name in COUNTED for name, _ in self._known)
+        return any(name in _COUNTED for name, _ in self._known)
 
     @property
     def next_s(self) -> float:
@@ -156,7 +161,7 @@ class Refusals:
             rest = Batch.of([change for change in changes if _key(*change) not in refused])
             untrue = {key for name, key in refused if name in ("nodes", "removed")}
             rest.events = [event for event in rest.events if event.ino not in untrue]  # of what the rows do not say
-            if any(name in COUNTED for name, _ in refused):
+            if any(name in _COUNTED for name, _ in refused):
                 rest.meta[UNSURE] = "1"
             try:
                 if rest:
@@ -199,4 +204,4 @@ def _is_of_all(error: Exception) -> bool:
     return isinstance(error, (IoFailure, OutOfSpace))
 
 
-__all__ = ["PART", "Change", "Refusals", "Refused"]
+__all__ = ["PART", "UNSURE", "Change", "Refusals", "Refused"]

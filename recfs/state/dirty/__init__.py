@@ -1,1 +1,0 @@
-"""What is still to be written to the catalogue: collected, told to the intent log, set aside where it is refused."""
