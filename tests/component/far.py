@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from recfs.ports.object_errors import Unreachable
+from tests.helpers.virtual_time import GUARD_S
 from tests.helpers.watch import bystander
 
 from .build import REC, Filesystem
@@ -92,7 +93,7 @@ class Hold:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the file system's tasks run until something holds."""
-    with trio.fail_after(10), bystander():
+    with trio.fail_after(GUARD_S), bystander():
         while not condition():  # noqa: ASYNC110  # conditions of threads and catalogue files announce nothing
             await trio.sleep(0.01)
 

@@ -14,6 +14,7 @@ from recfs.ports.object_errors import Unreachable
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from tests.helpers.reports import answer_of
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, pattern
 from .far import OTHER, Hold, ask, bucket, down, failing, fs, journalled, no_route, until
@@ -235,7 +236,7 @@ async def test_drain_says_what_is_left(fs: Filesystem) -> None:
     """By name, with the error."""
     down(fs)
     await fs.write(FILE, b"data")
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while (answer := await ask(fs, "drain", timeout_s=0.2))["pending"] != 1:
             pass  # all else takes its time, and is done in the end
     [row] = answer["left"]["s3"]["rows"]

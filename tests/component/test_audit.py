@@ -22,6 +22,7 @@ from recfs.observing.audit.files import AuditFiles, AuditSettings
 from recfs.observing.audit.reading import AuditReader, Sought
 from recfs.observing.audit.trail import AuditTrail
 from tests.fakes import START_NS, FakeClock
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import filesystem
 
@@ -58,7 +59,7 @@ def act(audit: AuditTrail, path: str, result: int = 0, **detail: Any) -> None:
 
 async def written(audit: AuditTrail, count: int) -> None:
     """Wait until so many acts are accounted for."""
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while audit.written + audit.dropped < count:  # noqa: ASYNC110  # a thread writes them
             await trio.sleep(0.01)
 
@@ -158,7 +159,7 @@ async def test_an_end_does_not_wait_for_a_disk_that_stands_still(folder: Path, m
         stands.wait(20)
 
     try:
-        with mock.patch.object(AuditFiles, "write", slow), trio.fail_after(10):
+        with mock.patch.object(AuditFiles, "write", slow), trio.fail_after(GUARD_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(audit.run)
                 act(audit, "users/5/x")
@@ -369,7 +370,7 @@ async def test_a_directory_that_was_named_is_not_made(
     expect_log("is its disk mounted")
     audit = AuditTrail(settings(folder, is_own=False), FakeClock(), reads=False)
     nursery.start_soon(audit.run)
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while audit.problem is None:  # noqa: ASYNC110  # a thread looks
             await trio.sleep(0.01)
     assert "is its disk mounted" in audit.problem, "it is told before anything is to be written"

@@ -22,6 +22,7 @@ from recfs.observing.audit.trail import AuditTrail
 from recfs.services.sweeps import Sweeps
 from recfs.state.events import Events
 from tests.fakes import FakeClock
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, filesystem
 from .test_audit import settings as audit_settings
@@ -38,7 +39,7 @@ SETTINGS: dict[str, Any] = {"audit": {"enabled": True}, "trash": {"retention": H
 async def lines(fs: Filesystem, *ops: str) -> list[dict[str, Any]]:
     """What the log says of these acts, once all is written."""
     audit = audit_of(fs)
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while audit.as_json()["waiting"]:  # noqa: ASYNC110  # a thread writes them
             await trio.sleep(0.01)
     return list(AuditReader(audit.files.settings.folder).acts(Sought(ops=frozenset(ops))))
@@ -59,7 +60,7 @@ async def run(fs: Filesystem, nursery: trio.Nursery, name: str) -> Sweeps:
     (sweep,) = [each for each in (*fs.parts.upkeep.sweeps(),) if each.name == name]
     sweeps = Sweeps([sweep], fs.parts.problems, fs.parts.tree.clock)
     nursery.start_soon(sweeps.repeat, name)
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         await sweeps.wait(name, 1, 20)
     return sweeps
 
@@ -180,7 +181,7 @@ async def test_who_tells_of_many_things_waits_for_the_log_while_it_gets_on(
         events.purged(b"users/5/%d" % number, 1)
     assert events.is_behind()
     nursery.start_soon(audit.run)
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         await events.caught_up()
     assert not events.is_behind()
     assert audit.dropped == 0

@@ -24,6 +24,7 @@ from recfs.errors import BackupDamaged, InvalidArgument, NotAllowed, NotFound, S
 from recfs.ports.object_errors import Unreachable
 from recfs.rescue.backups import Backups
 from recfs.rescue.drill import Drill
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, filesystem, pattern
 from .test_generations import S3, evict
@@ -225,7 +226,7 @@ async def test_what_else_lies_beside_backups_holds_nobody_up(place: Path, tmp_pa
         os.mkfifo(tmp_path / "catalogue-fifo.json")
         os.mkdir(tmp_path / "catalogue-directory.json")
         os.symlink("catalogue-link.json", tmp_path / "catalogue-link.json")
-        with trio.fail_after(5):
+        with trio.fail_after(GUARD_S):
             assert await trio.to_thread.run_sync(Backups(fs.config).kept, abandon_on_cancel=True) == [made]
 
 

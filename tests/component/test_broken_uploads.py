@@ -10,6 +10,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.media.checks import Finding
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC
 from .far import ask
@@ -28,7 +29,7 @@ async def looking(nursery: trio.Nursery, place: Path, **settings: Any) -> Lookin
 
 
 async def until(it: Looking, name: str, state: State) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while (await it.fs.node(f"{REC}/{name}")).state is not state:
             it.fs.clock.advance(0.5)
             await trio.sleep(0.005)
@@ -47,7 +48,7 @@ async def test_a_broken_file_stays_here_until_it_is_written_anew(nursery: trio.N
     await it.until("video.mp4", "broken")
     await it.write("other.txt", b"other")
     await until(it, "other.txt", State.STORED)
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while (row := await row_of(it))["why"] != f"it is not uploaded: {CUT.reason}":
             it.fs.clock.advance(0.5)
             await trio.sleep(0.005)
@@ -79,7 +80,7 @@ async def test_an_upload_waits_for_the_look_into_its_file_and_not_for_ever(nurse
     it.checks.hold = trio.Event()
     await it.fs.write(f"{REC}/video.mp4", b"a")
     await it.until("video.mp4", "pending")
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while [row["why"] for row in (await ask(it.fs, "queue"))["rows"]] != ["what is in it is looked into first"]:
             it.fs.clock.advance(0.5)
             await trio.sleep(0.005)
@@ -100,7 +101,7 @@ async def test_what_is_known_to_be_broken_stays_here_while_it_is_looked_into_aga
     it.checks.found[b"bad"] = CUT
     await it.write("video.mp4", b"bad")
     await it.until("video.mp4", "broken")
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while (await row_of(it))["why"] != f"it is not uploaded: {CUT.reason}":
             it.fs.clock.advance(0.5)
             await trio.sleep(0.005)
@@ -110,7 +111,7 @@ async def test_what_is_known_to_be_broken_stays_here_while_it_is_looked_into_aga
     it.fs.clock.advance(700)
     await it.write("other.txt", b"other")
     await until(it, "other.txt", State.STORED)
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while (await row_of(it))["why"] != "it was broken when it was looked into last, and is looked into once more":
             it.fs.clock.advance(0.5)
             await trio.sleep(0.005)

@@ -16,6 +16,7 @@ import trio
 from recfs.api.control import ControlServer
 from recfs.api.observing import WAITING
 from recfs.client import DaemonRefused, InvalidName, NotAMount, ProcessingCache
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem
 
@@ -147,7 +148,7 @@ async def test_what_was_made_of_earlier_bytes_is_not_kept_of_later_ones(
         assert await ask(cache, A, lambda: trio.from_thread.run(overwrite) or "of which?") == "of which?"
         assert await thread(cache.get, A, KIND) is None
         # nor has anybody to wait for it any more who has the earlier bytes
-        with trio.fail_after(10):
+        with trio.fail_after(GUARD_S):
             assert await ask(cache, B, lambda: "of B", claim_s=5) == "of B"
         assert await thread(cache.get, A, KIND) is None
 

@@ -13,6 +13,7 @@ from recfs.core.quota import month_of
 from recfs.errors import QuotaExceeded
 from recfs.fs.attributes import Changes
 from recfs.state.nodes import FileNode
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import OPERATOR, REC, Filesystem, pattern, until
 from .test_tier import tiered
@@ -35,7 +36,7 @@ async def started(nursery: trio.Nursery, tmp_path: Path, **settings: Any) -> Fil
 async def committed(fs: Filesystem, path: str = FILE) -> FileNode:
     node = await fs.node(path)
     assert isinstance(node, FileNode)
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while node.state is not State.COMMITTED:
             await fs.vfs.pipeline.progress()
     return node

@@ -19,6 +19,7 @@ from recfs.api.client import ControlClient
 from recfs.api.control import ControlServer
 from recfs.api.lines import MAX_LINE_BYTES
 from recfs.errors import ControlError, DaemonNotRunning, FsError, NotFound, RootBusy
+from tests.helpers.virtual_time import GUARD_S
 
 
 async def _echo(params: dict[str, Any]) -> Any:
@@ -450,7 +451,7 @@ async def test_a_method_that_waits_ends_with_its_client_and_any_other_does_not(p
             await client.send(json.dumps({"method": method, "params": {"seconds": seconds}}).encode() + b"\n")
             await trio.sleep(0.1)
             client.close()
-        with trio.fail_after(10):
+        with trio.fail_after(GUARD_S):
             while len(ended) < 3:  # noqa: ASYNC110  # the server tells nobody
                 await trio.sleep(0.01)
     assert ended == ["done", "cancelled", "done"]

@@ -14,6 +14,7 @@ import trio.testing
 from recfs.core.observing.kinds import EventKind
 from recfs.errors import Busy, CursorLost, IoFailure, NotSupported, QuotaExceeded
 from recfs.observing.feed import MOST_READERS
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import OPERATOR, REC, Filesystem, filesystem
 from .test_tier import tiered
@@ -205,7 +206,7 @@ async def test_a_reader_that_waits_is_told_when_something_happens(fs: Filesystem
     assert fs.parts.observing.feed.readers == 1
     await fs.write(FILE, b"one")
     await fs.drain()
-    with trio.fail_after(10):
+    with trio.fail_after(GUARD_S):
         await done.wait()
     assert found == [[f"committed {FILE}"]]
     assert fs.parts.observing.feed.readers == 0

@@ -24,6 +24,7 @@ from recfs.disk.diskio import copy_bytes
 from recfs.errors import Interrupted, TryAgain
 from recfs.state import waits
 from recfs.stores.local import LocalStore
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, filesystem, pattern, until
 from .ending import ending_of
@@ -284,7 +285,7 @@ async def nothing_runs(fs: Filesystem) -> None:
 
 
 async def committed(fs: Filesystem, path: str) -> bool:
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while await fs.state(path) == "sealing":
             await fs.parts.committer.progress()
     return await fs.state(path) == "committed"
@@ -451,7 +452,7 @@ async def test_a_daemon_that_ends_does_not_wait_for_a_pass(fs: Filesystem) -> No
     """Killed, or told to stop twice: nothing is drained then."""
     await huge(fs, f"{REC}/huge")
     [work] = await under_way(fs)
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         await fs.stop()
     assert work.passing.stopped
     await fs.reopen()

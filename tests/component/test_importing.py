@@ -13,6 +13,7 @@ from recfs.core.model import State
 from recfs.errors import Busy, InvalidArgument, NotFound
 from recfs.ports.object_errors import AccessRefused, ObjectStoreError, Unreachable
 from recfs.ports.objects import ObjectMeta
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, pattern
 from .far import Hold, ask, bucket, fs, until
@@ -250,7 +251,7 @@ async def test_a_run_can_be_asked_and_ended(fs: Filesystem) -> None:
     with pytest.raises(Busy):
         await ask(fs, "import_begin")
     assert not (await ask(fs, "import_wait", run=run, timeout_s=0.01))["ended"]
-    with trio.fail_after(5):
+    with trio.fail_after(GUARD_S):
         found = await ask(fs, "import_stop", run=run)
     hold.let_go()
     assert (found["interrupted"], found["files"], found["ended"]) == (True, 0, True)

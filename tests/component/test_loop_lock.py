@@ -8,6 +8,7 @@ import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
 from recfs.fuse.loop import BargingLock, LoopStats, Pacer, RequestWait
+from tests.helpers.virtual_time import GUARD_S
 
 
 class ManualClock:
@@ -103,7 +104,7 @@ async def test_a_standby_takes_over_as_soon_as_the_busy_task_really_waits(pacer:
         nursery.start_soon(standby)
         await wait_all_tasks_blocked()
         lock.release()
-        with trio.fail_after(5):
+        with trio.fail_after(GUARD_S):
             await took_over.wait()
 
 
@@ -179,7 +180,7 @@ async def test_cancelling_the_woken_waiter_loses_no_wake_up(pacer: Pacer) -> Non
         await wait_all_tasks_blocked()
         lock.release()
         scope.cancel()
-        with trio.fail_after(5):
+        with trio.fail_after(GUARD_S):
             await reached.wait()
     assert scope.cancelled_caught
 

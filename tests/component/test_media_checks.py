@@ -22,10 +22,9 @@ from recfs.media import checks as module
 from recfs.media.checks import SMALL_BYTES, Checks, CheckSettings, Finding
 from recfs.media.runner import Limits, Runner
 from tests.helpers.media import RECIPES, Samples
+from tests.helpers.virtual_time import GUARD_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("ffmpeg", "ffprobe")]  # they run programs
-
-BOUNDS_S = 20.0
 
 
 async def look(path: Path, name: str = "", settings: CheckSettings | None = None) -> Finding:
@@ -33,7 +32,7 @@ async def look(path: Path, name: str = "", settings: CheckSettings | None = None
     assert kind is not None
     fd = os.open(path, os.O_RDONLY)
     try:
-        with trio.fail_after(BOUNDS_S):
+        with trio.fail_after(GUARD_S):
             return await Checks(Runner(2), settings or CheckSettings()).look(kind, fd, os.fstat(fd).st_size)
     finally:
         os.close(fd)
@@ -302,7 +301,7 @@ async def test_damaged_and_hostile_files_are_found_out(media_samples: Samples, t
             async with limiter:
                 fd = os.open(path, os.O_RDONLY)
                 try:
-                    with trio.fail_after(BOUNDS_S):
+                    with trio.fail_after(GUARD_S):
                         found = await checks.look(kind, fd, len(variant.data))
                 finally:
                     os.close(fd)

@@ -26,6 +26,7 @@ from recfs.media.runner import INPUT, Ended, Limits, Outcome, Runner
 from recfs.media.sandbox import FAILED, NICE
 from tests.helpers import machine
 from tests.helpers.media import Samples
+from tests.helpers.virtual_time import GUARD_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("ffmpeg", "ffprobe")]  # they run programs
 
@@ -333,7 +334,7 @@ async def test_a_run_takes_no_more_than_it_may_and_nothing_is_left_of_it(
     path.write_bytes(b"bytes")
     program(programs, script)
     before = everybody(programs)
-    with trio.fail_after(30):
+    with trio.fail_after(GUARD_S):
         outcome = await run(path, limits=limits)
     assert outcome.ended is ended, outcome
     assert len(outcome.output) <= limits.output_bytes
@@ -344,7 +345,7 @@ async def test_a_run_takes_no_more_than_it_may_and_nothing_is_left_of_it(
 
 async def all_gone(programs: Path) -> None:
     """Wait until the kernel has carried out what was killed."""
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         while everybody(programs):  # noqa: ASYNC110  # it tells nobody
             await trio.sleep(0.01)
 
@@ -368,7 +369,7 @@ async def test_nothing_is_left_of_a_run_that_is_cancelled(programs: Path, tmp_pa
     program(programs, "import os, time; os.fork(); time.sleep(1000)")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, path)
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             while len(everybody(programs)) < 2:  # noqa: ASYNC110  # it tells nobody
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()

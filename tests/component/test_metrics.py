@@ -23,6 +23,7 @@ from recfs.metrics.looking import Looking, OfUser, Seen, Written, written_of
 from recfs.metrics.requests import Requests
 from recfs.services.sweeps import Sweeps
 from tests.helpers.reports import answer_of
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem
 from .test_tier import tiered
@@ -82,7 +83,7 @@ class Served:
 
 async def serve(nursery: trio.Nursery, made: Endpoint) -> Served:
     nursery.start_soon(made.run)
-    with trio.fail_after(10):
+    with trio.fail_after(GUARD_S):
         while made.port is None:
             await trio.lowlevel.checkpoint()
     return Served(made.port)
@@ -201,7 +202,7 @@ async def test_who_is_slow_keeps_a_place_for_a_time(nursery: trio.Nursery, monke
     monkeypatch.setattr(endpoint, "DEADLINE_S", 0.5)
     served = await serve(nursery, Endpoint("127.0.0.1", 0, nothing_new, Requests()))
     slow = [await served.connect() for _ in range(CONNECTIONS)]
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         for each in slow:
             async with each:
                 assert await each.receive_some(10) == b""
@@ -225,7 +226,7 @@ async def test_no_more_than_some_have_a_place(nursery: trio.Nursery, monkeypatch
     async with trio.open_nursery() as clients:
         for _ in range(CONNECTIONS + more):
             clients.start_soon(wait)
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             await enough.wait()
         await trio.testing.wait_all_tasks_blocked(0.1)
         assert closed == [b""] * more

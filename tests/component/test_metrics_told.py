@@ -17,6 +17,7 @@ from recfs.metrics.happened import Happened
 from recfs.metrics.looking import Looking, Seen
 from recfs.observing.audit import trail
 from recfs.services.sweeps import Sweeps
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, filesystem
 from .test_metrics import samples, value
@@ -185,7 +186,7 @@ async def test_what_the_audit_log_and_the_events_lost_is_told(place: Path, monke
         monkeypatch.setattr(trail, "MOST_WAITING", 2)
         for _ in range(5):
             audit.record("unlink", b"users/5/x", 0, 0, os.getpid(), 0)
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             while audit.written < 2:  # noqa: ASYNC110  # a thread writes them
                 await trio.sleep(0.01)
         await fs.write(f"{REC}/a", b"x")

@@ -16,6 +16,7 @@ from recfs.core.ownership import LOST_REMEDY, MARK_KEY
 from recfs.ports.object_errors import ObjectMissing, PrefixTaken, Unreachable
 from recfs.tier import ownership
 from tests.fake_object_store import FakeObjectStore
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, until
 from .test_tier import evict, tiered
@@ -106,7 +107,7 @@ async def test_another_store_changes_nothing_and_says_why(
         await second.answers()["lifecycle_apply"]({})
     with pytest.raises(PrefixTaken):
         await second.answers()["presign"]({"path": f"{REC}/new", "put": True})
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         await second.answers()["drain"]({"timeout_s": 10.0, "retries": False})
         await second.stop()
     assert changed(objects) == set()

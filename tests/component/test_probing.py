@@ -19,6 +19,7 @@ from recfs.errors import MediaUnavailable, NoAttribute
 from recfs.media.checks import Finding
 from recfs.services.probing import PART, Probing
 from recfs.services.probing import prober as probing
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, filesystem
 
@@ -92,7 +93,7 @@ class Looking:
             return None
 
     async def until(self, name: str, verdict: str | None) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             while await self.attribute(name, "media") != verdict:  # noqa: ASYNC110  # it tells nobody
                 await trio.sleep(0.005)
 
@@ -203,7 +204,7 @@ async def test_what_was_not_looked_into_is_found_again_after_a_death(tmp_path: P
         await it.until("a.mp4", "pending")
         assert await it.attribute("a.mp4", "status") == "validating"
         await it.fs.parts.behind.flush()
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             while not it.checks.looks:  # noqa: ASYNC110
                 await trio.sleep(0.005)
         await it.fs.crash()
@@ -218,7 +219,7 @@ async def test_a_look_that_a_handover_ends_goes_on_in_the_successor_once(tmp_pat
         it.checks.hold = trio.Event()
         for name in ("a.mp4", "b.mp4"):
             await it.write(name, name.encode())
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             while not it.checks.looks:  # noqa: ASYNC110
                 await trio.sleep(0.005)
         before = list(it.checks.looks)
@@ -238,7 +239,7 @@ async def test_what_was_found_before_a_handover_is_not_looked_for_after_it(tmp_p
     async with looking(tmp_path) as it:
         it.checks.hold = trio.Event()
         await it.write("a.mp4", b"a")
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             while not it.checks.looks:  # noqa: ASYNC110
                 await trio.sleep(0.005)
         await it.fs.parts.behind.flush()
@@ -296,7 +297,7 @@ async def test_a_program_that_goes_away_in_between_fails_no_file(tmp_path: Path)
     async with looking(tmp_path) as it:
         it.checks.found[b"a"] = MediaUnavailable("ffprobe is gone")
         await it.write("a.mp4", b"a")
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             while it.probing.missing is None:  # noqa: ASYNC110
                 await trio.sleep(0.005)
         assert await it.attribute("a.mp4", "media") == "pending"
@@ -385,7 +386,7 @@ async def test_what_is_found_of_bytes_that_the_file_has_no_more_says_nothing(tmp
         it.checks.hold = trio.Event()
         it.checks.found[b"old"] = Finding("it is old")
         await it.write("a.mp4", b"old")
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             while not it.checks.looks:  # noqa: ASYNC110
                 await trio.sleep(0.005)
         await it.write("a.mp4", b"new")
@@ -407,7 +408,7 @@ async def test_what_was_read_while_other_bytes_were_there_says_nothing_of_those_
 
         it.checks.look = taken_in  # type: ignore[method-assign]
         await it.write("a.mp4", b"old")
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             while not it.checks.looks:  # noqa: ASYNC110
                 await trio.sleep(0.005)
         number = await it.fs.open(f"{REC}/a.mp4", os.O_WRONLY)

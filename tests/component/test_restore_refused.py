@@ -19,6 +19,7 @@ from recfs.errors import InvalidArgument, OutOfSpace, RecfsError, StoreError
 from recfs.rescue.restore import Restore
 from recfs.stores import sealing
 from recfs.stores.local import LocalStore
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, filesystem
 from .faults import EFFECTS
@@ -166,7 +167,7 @@ async def test_who_waits_for_the_key_keeps_nobody_from_the_store(place: Path, tm
         restore = Restore(fs.config, lambda line: None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, lambda: restore.run(None, fifo, forget=False))
-            with trio.fail_after(10):
+            with trio.fail_after(GUARD_S):
                 fd = await trio.to_thread.run_sync(os.open, fifo, os.O_WRONLY)  # when somebody reads
             with os.fdopen(fd, "w") as writer:
                 store = LocalStore(fs.config.root)
@@ -192,7 +193,7 @@ async def test_a_catalogue_that_nobody_writes_into_a_pipe_is_waited_for_no_longe
         def run(path: str) -> Any:
             return trio.to_thread.run_sync(lambda: restore.run(path, None, forget=False), abandon_on_cancel=True)
 
-        with trio.fail_after(10):
+        with trio.fail_after(GUARD_S):
             with monkeypatch.context() as patch:
                 patch.setattr(sealing, "WRITER_S", 0.01)
                 with pytest.raises(InvalidArgument, match="nobody has written"):

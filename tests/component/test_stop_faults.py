@@ -21,6 +21,7 @@ from recfs.services.draining import Draining
 from recfs.stores.local import LocalStore
 from recfs.stores.steps import Outcome, Step
 from tests.fakes import KernelRecorder
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, filesystem
 from .ending import ending_of
@@ -126,7 +127,7 @@ async def test_a_stop_does_not_wait_for_what_waits_for_what_failed(place: Path) 
         with mock.patch.object(LocalStore, "apply", refuses):
             await fs.unlink(f"{REC}/stuck/file")
             await fs.rmdir(f"{REC}/stuck")
-            with trio.fail_after(30):
+            with trio.fail_after(GUARD_S):
                 await fs.parts.work.draining.drain(uploads=False, mapped=False)
             assert fs.parts.publisher.depth == 2, "they are left for later"
         await fs.drain()

@@ -16,6 +16,7 @@ from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from recfs.tier.queue.unanswered import Unanswered
 from tests.fake_object_store import FakeObjectStore
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, filesystem, pattern
 from .ending import ending_of
@@ -36,7 +37,7 @@ async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]
 
 async def settle(fs: Filesystem, *, uploads: bool = True) -> None:
     """As a stop does."""
-    with trio.fail_after(10):
+    with trio.fail_after(GUARD_S):
         await fs.parts.work.draining.drain(uploads=uploads, retries=False, mapped=False)
 
 
@@ -68,7 +69,7 @@ async def test_a_stop_does_not_wait_for_what_fails(fs: Filesystem) -> None:
     assert stored(fs) == {f"{REC}/large": pattern(20 * MIB)}
     bucket(fs).heal()
     await fs.reopen()
-    with trio.fail_after(10):
+    with trio.fail_after(GUARD_S):
         await fs.drain()
     assert stored(fs)[FILE] == b"data", "a start does not wait for the next try: something was put right, perhaps"
 
@@ -156,7 +157,7 @@ async def test_drain_can_leave_what_fails(fs: Filesystem) -> None:
     """So does `recfs umount`; `recfs drain` waits for the next try."""
     down(fs)
     await fs.write(FILE, b"data")
-    with trio.fail_after(10):
+    with trio.fail_after(GUARD_S):
         assert await ask(fs, "drain", timeout_s=60, retries=False) == {
             "pending": 0,
             "s3": True,
@@ -213,7 +214,7 @@ async def test_a_file_renamed_long_after_its_commit_is_uploaded_soon(nursery: tr
     await journalled(fs)
     fs.clock.advance(5)
     fs.tier.journal.wake.set()
-    with trio.fail_after(10):
+    with trio.fail_after(GUARD_S):
         while fs.rows("select next_try_ns from journal")[0] < fs.clock.now_ns() + 1000 * 10**9:  # noqa: ASYNC110
             await trio.sleep(0.001)
     await fs.rename(f"{REC}/.file.part", FILE)

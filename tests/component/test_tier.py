@@ -14,6 +14,7 @@ import trio
 from recfs.core.model import State
 from recfs.state.nodes import FileNode
 from tests.fake_object_store import FakeObjectStore
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, pattern, until
 
@@ -351,7 +352,7 @@ async def test_a_cold_read_does_not_wait_for_uploads(nursery: trio.Nursery, plac
     for _ in range(2):
         await trio.to_thread.run_sync(held.acquire)
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(GUARD_S):
             assert await fs.read(FILE) == b"cold"
     finally:
         release.set()

@@ -13,6 +13,7 @@ from recfs.core.model import State
 from recfs.disk.home import publisher
 from recfs.errors import IoFailure
 from tests.fake_object_store import FakeObjectStore
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, pattern
 from .far import ask, until
@@ -39,7 +40,7 @@ async def test_what_comes_home_has_its_directories_made_again(
     shutil.rmtree(fs.root / "users/5")
     assert await fs.read(OTHER) == b"data"
     await fs.write(f"{REC}/new", b"new")
-    with trio.fail_after(10):
+    with trio.fail_after(GUARD_S):
         await fs.drain()
         assert await fs.read(FILE) == b"data"
         await fs.drain()

@@ -14,6 +14,7 @@ from recfs.core.model import State
 from recfs.fs.attributes import Changes
 from recfs.ports.object_errors import NotOffered, ObjectChanged, Unreachable
 from tests.fake_object_store import FakeObjectStore
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import OPERATOR, REC, Filesystem, pattern, until
 from .test_tier import FILE, MIB, evict, node, tiered
@@ -225,7 +226,7 @@ async def test_what_waits_for_a_writer_is_done_with_when_its_file_stays_incomple
         monkeypatch.setattr(fs.parts.backing_files.stops, "thaw", lambda _: True)
         await fs.close(number)
     assert await fs.state(FILE) == "incomplete"
-    with trio.fail_after(10):
+    with trio.fail_after(GUARD_S):
         await until(lambda: not fs.tier.journal.rows)
 
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from recfs.ports.object_errors import KeyTooLong, ObjectMissing, RequestRefused
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem
 from .far import ask, bucket, tick, until
@@ -32,7 +33,7 @@ async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
 
 async def refused(fs: Filesystem) -> list[tuple[str, str | None]]:
     """Drain, which ends; what is said to be refused."""
-    with trio.fail_after(30):
+    with trio.fail_after(GUARD_S):
         told = await ask(fs, "drain", timeout_s=60)
     assert told["pending"] == 0
     return [(row["kind"], row["path"]) for row in told["refused"]["first"]]

@@ -9,6 +9,7 @@ from recfs.core.model import State
 from recfs.errors import RecfsError
 from recfs.ports.object_errors import ObjectArchived
 from recfs.tier.queue.unanswered import KEPT_S
+from tests.helpers.virtual_time import GUARD_S
 
 from .build import REC, Filesystem, until
 from .far import ask
@@ -22,7 +23,7 @@ lost = pytest.mark.expect_log("next try in|out of band|gone from S3|was lost|Obj
 
 async def ends(fs: Filesystem) -> dict[str, object]:
     """Drain, which ends."""
-    with trio.fail_after(20):
+    with trio.fail_after(GUARD_S):
         told: dict[str, object] = await ask(fs, "drain", timeout_s=60)
     return told
 

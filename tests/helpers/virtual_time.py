@@ -21,6 +21,10 @@ NEXT_S = 0.01
 """… and before each further jump, until one of them is done: they seem to wait for time to pass."""
 LONGEST_S = 1.0
 """How far it jumps at a time, in seconds, while threads work."""
+GUARD_S = 600.0
+"""How long a test waits, in seconds of this clock, for what is due at once, before it says that it hangs. While threads
+work that is some 6 s of real time, which no fsync on a busy machine takes; else it takes no time at all.
+"""
 
 
 class _Threads:
