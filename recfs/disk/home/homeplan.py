@@ -232,16 +232,15 @@ class HomePlan:
             return True
         if isinstance(node, FileNode) and self._in_use.has(node):
             return self._park(plan, node, node.ino)
-        plan.planning.add(node.ino)
         above = self._above(node)
+        if node.moved is not None and any(folder.ino in plan.planning for folder in above):
+            # It has to make room for one of these, and cannot go into it before; nor is what is between made before.
+            self._hold(plan, node)
+            return True
+        plan.planning.add(node.ino)
         for folder in reversed(above):
             if folder.pending & (Pending.MAKE | Pending.MOVE) and not (yield self._plan_node(plan, folder)):
                 return self._park(plan, node)
-        if node.moved is not None and any(folder.ino in plan.planning for folder in above):
-            # It has to make room for one of these, and cannot go into it before.
-            self._hold(plan, node)
-            plan.planning.discard(node.ino)
-            return True
         places = self._places
         attrs: Attrs | None = Attrs(node.mode, node.uid, node.gid, node.atime_ns, node.mtime_ns)
         target: Place = (node.parent, node.name)
@@ -320,6 +319,15 @@ class HomePlan:
         plan.jobs.append(Job(step, node, None, before, node.pending))
         self.nodes[node.ino] = None
 
+    def _make_way(self, plan: Plan, node: Node) -> bool:
+        """Have *node* leave the directory that it still lies in, which goes: not for its place, since what is planned
+        before that may need the place of the directory, or be in it, too.
+        """
+        if isinstance(node, FileNode) and self._in_use.has(node):
+            return self._park(plan, node, node.ino)
+        self._hold(plan, node)
+        return True
+
     def _plan_garbage(self, plan: Plan, entry: Garbage, *, force: bool = False) -> _Planning:
         """Plan the entry's way out; False when it has to wait."""
         if entry.gid not in self._tree.garbage or entry.gid in plan.discarding:
@@ -339,11 +347,8 @@ class HomePlan:
                 return False
             plan.discarding.add(entry.gid)
             for occupant in list((inside or {}).values()):
-                if isinstance(occupant, Node) and occupant.ino in plan.planning:
-                    self._hold(plan, occupant)  # it is to have the place of the directory that it still lies in
-                    planned = True
-                elif isinstance(occupant, Node):
-                    planned = yield self._plan_node(plan, occupant)
+                if isinstance(occupant, Node):
+                    planned = self._make_way(plan, occupant)
                 else:
                     planned = yield self._plan_garbage(plan, occupant, force=True)
                 if not planned:

@@ -82,6 +82,8 @@ class HomePublisher(BatchSubscriber):
         self._done = trio.Event()
         self._wake = trio.Event()
         self._urgent = trio.Event()
+        self._made: set[int] = set()
+        """What was made, as far as the catalogue may not have its number in the home tree yet; by inode numbers."""
         self._failed = False
         self._stuck = 0
         """How many entries of `_todo` wait for what is set aside: nothing else is done before they are."""
@@ -246,6 +248,7 @@ class HomePublisher(BatchSubscriber):
         cause: Exception | None = None
         outcomes: list[Outcome] = []
         try:
+            await self._record_made()
             while self._todo.extend(plan):
                 self._take_on(plan)
                 await trio.lowlevel.checkpoint()  # requests come first
@@ -271,6 +274,15 @@ class HomePublisher(BatchSubscriber):
         self._finish(list(zip(plan.jobs, outcomes, strict=True)), cause)
         # What was not planned beside steps that all failed waits for them.
         self._stuck = len(self._todo.garbage) if all(outcome.error for outcome in outcomes) else 0
+
+    async def _record_made(self) -> None:
+        """Have the catalogue know the numbers of what was made before it is moved: how should the next start find it,
+        where something else was made in its place? Raises IoFailure or OutOfSpace.
+        """
+        self._made = {ino for ino in self._made if self._behind.is_dirty(ino)}
+        nodes = self._tree.nodes
+        if any(ino in nodes and nodes[ino].pending for ino in self._made):
+            await self._behind.flush()
 
     def _take_on(self, plan: Plan) -> None:
         """What is planned so far is under way. Atomic, after each turn of planning and before anybody else's."""
@@ -327,6 +339,8 @@ class HomePublisher(BatchSubscriber):
                 job.item.publishing = 0
             if not outcome.error:
                 self._afterwards.done(job, outcome, is_all=id(job.item) not in failed)
+                if job.step.kind in (StepKind.MKDIR, StepKind.SYMLINK):
+                    self._made.add(job.item.ino)
         unsure = {job.item.ino for job, _ in self._unsynced}
         for ino in {job.item.ino for job, _ in done} - unsure:
             for gid in self._tree.locations.arrived(ino):

@@ -138,12 +138,7 @@ class Recovery:
         nodes = await self._load_unsettled()
         strays.take_back_fetched()
         whereabouts.share_no_staging(nodes)
-        failed: set[int] = set()
-        for node in nodes:
-            failed.add(node.ino)
-            with self._found.aside(node.ino, node.path):
-                whereabouts.locate(node)
-                failed.discard(node.ino)
+        failed = whereabouts.locate_all(nodes)
         whereabouts.locate_garbage()
         for node in nodes:
             # In a catalogue of another time it is decided by what lies at home, when everything has its place.
@@ -217,7 +212,7 @@ class Recovery:
             if entry.kind is Kind.DIR:
                 # A stand-in for the removed directory, so that what still lies in it has a path.
                 placeholder = DirNode(entry.ino, None, row.home_name or b"", 0, 0, 0, entry.deleted_ns, Role.INSIDE)
-                placeholder.unlinked = True
+                placeholder.unlinked, placeholder.home_ino = True, entry.home_ino
                 self._found.dirs[entry.ino] = placeholder
         for entry, row in entries:
             with self._found.aside(("garbage", row.gid), f"removed {os.fsdecode(row.path)}"):
@@ -230,7 +225,7 @@ class Recovery:
     @staticmethod
     def _put(node: Node, place: Place) -> None:
         """Enter where a row says that it lies. Raises IoFailure if that is in itself: its path had no end."""
-        folder, before = place[0], node.moved
+        folder, before = place[0], node.moved if node.moved is not place else None
         node.moved = place
         passed: set[Node] = {node}
         while folder is not None and folder not in passed:
@@ -256,9 +251,17 @@ class Recovery:
                 node = await self._tree.get(row.ino)
                 here = row.placement
                 if here.home_name is not None and here.home_parent is not None:
-                    place = (await self._folder(here.home_parent), here.home_name)
-                    self._put(node, place)
-                    self._tree.locations.record(node, place)
+                    node.moved = (await self._folder(here.home_parent), here.home_name)
                 nodes.append(node)
+        # Only when all of them are known: directories may have changed places with those that they lay in.
+        for node, place in [(node, node.moved) for node in nodes if node.moved is not None]:
+            is_entered = False
+            with self._found.aside(node.ino, f"inode {node.ino}, {os.fsdecode(node.name)!r}"):
+                self._put(node, place)
+                self._tree.locations.record(node, place)
+                is_entered = True
+            if not is_entered:
+                node.moved = None
+                nodes.remove(node)
         # Directories first, parents before children: paths below them depend on where they really lie.
         return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))

@@ -16,7 +16,7 @@ from recfs.state.nodes import FileNode, Node
 
 if TYPE_CHECKING:
     from recfs.fs.recovery.finds import Finds
-    from recfs.state.nodes import Garbage
+    from recfs.state.nodes import DirNode, Garbage
 
 log = logging.getLogger("recfs.recovery")
 
@@ -31,10 +31,15 @@ class Whereabouts:
         self._places = found.places
         self._backing_files = found.backing_files
         self._store = found.store
+        self._open: set[int] = set()
+        """Of which it is not decided yet where they lie; inode numbers."""
+        self._taken: set[int] = set()
+        """Numbers that entries of the home tree are known to have."""
 
     def _is_at(self, path: bytes, home_ino: int | None) -> bool:
+        """Whether it lies there; of what has no number yet: whether anything does that is not known to be another's."""
         info = self._store.stat(path)
-        return info is not None and (home_ino is None or info.st_ino == home_ino)
+        return info is not None and (info.st_ino not in self._taken if home_ino is None else info.st_ino == home_ino)
 
     def share_no_staging(self, nodes: list[Node]) -> None:
         """A staging file that several rows name belongs to the one its label names; the others lost theirs."""
@@ -58,33 +63,58 @@ class Whereabouts:
         except ValueError:
             return None
 
-    def locate(self, node: Node) -> None:
-        """Correct the metadata where a step on disk happened but its record was lost."""
+    def locate_all(self, nodes: list[Node]) -> set[int]:
+        """Correct the metadata where steps on disk happened but their record was lost. Returns which inodes failed.
+
+        Where one lies is looked for in directories whose own place is known, so those come first; which they are is
+        not known before, since a batch may have had directories change places with those above them.
+        """
+        failed: set[int] = set()
+        self._open = {node.ino for node in nodes}
+        self._taken = {node.home_ino for node in nodes if node.home_ino is not None}
+        is_last = False
+        while nodes:
+            waiting: list[Node] = []
+            for node in nodes:
+                is_decided = True
+                failed.add(node.ino)
+                with self._found.aside(node.ino, node.path):
+                    is_decided = self._locate(node, is_last=is_last)
+                    failed.discard(node.ino)
+                if is_decided:
+                    self._open.discard(node.ino)
+                else:
+                    waiting.append(node)
+            is_last = len(waiting) == len(nodes)
+            nodes = waiting
+        return failed
+
+    def _locate(self, node: Node, *, is_last: bool) -> bool:
+        """Correct the metadata of one; False if that has to wait for others, which it does not have to if *is_last*."""
         if isinstance(node, FileNode) and node.staging is not None:
             if node.staging in self._found.staging:
-                return
+                return True
+            if not is_last and not self._is_known(node.parent):
+                return False
             node.staging = None
-            if self._find_at_home(node) or self._search(node):
-                return
-            same = self._found.age is Age.SAME  # else they may lie at home by now, under another number
-            if node.state is State.STORED and node.object is not None:
-                if same:
-                    only_in_s3(self._found, node)
-                return
-            if same:
-                log.error("%s: its bytes are gone", node.path)
-                self._found.report.lost.append(node.path)
-            self._recreate(node)
-            return
+            if not self._find_at_home(node) and not self._search(node):
+                self._miss(node)
+            return True
         if node.moved is not None and self._store.beneath.is_mount_point(self._places.home(node)):
-            return  # something is mounted over it: there it is when that is unmounted
-        if node.pending & Pending.MAKE:
-            if node.moved is None or not self._is_at(self._places.home(node), None):
+            return True  # something is mounted over it: there it is when that is unmounted
+        if node.pending & Pending.MAKE and node.moved is not None:
+            if not is_last and not self._is_known(node.moved[0]):
+                return False
+            if self._is_at(self._places.home(node), None):
+                node.pending = (node.pending & ~Pending.MAKE) | Pending.MOVE | Pending.ATTRS  # perhaps without them
+            else:
                 self._tree.locations.forget(node, node.moved)
                 node.moved = None
-                self._find_made(node)
-                return
-            node.pending = (node.pending & ~Pending.MAKE) | Pending.MOVE
+        if node.pending & Pending.MAKE:
+            if not is_last and not self._is_known(node.parent):
+                return False
+            self._find_made(node)
+            return True
         if isinstance(node, FileNode) and not self._is_at(self._places.home(node), node.home_ino):
             found = next((one for one in self._found.staging.values() if one.st_ino == node.home_ino), None)
             if found is not None:  # taken to staging for a writer, and the row still says home
@@ -94,22 +124,48 @@ class Whereabouts:
                 if not node.state.is_whole:
                     node.pending = 0  # as when it was taken there: only its commit has it carried home
                 self._behind.node(node)
-                return
+                return True
         if (node.pending & Pending.MOVE or node.moved is not None) and not self._find_at_home(node):
+            if not is_last:
+                return False
             self._search(node)
+        return True
+
+    def _is_known(self, folder: DirNode | None) -> bool:
+        """Whether *folder*, None for the holding area, is where the metadata has it."""
+        if folder is None:
+            return True
+        if folder.pending & Pending.MAKE:
+            return folder.ino not in self._open
+        return folder.home_ino is None or self._is_at(self._places.home(folder), folder.home_ino)
+
+    def _miss(self, node: FileNode) -> None:
+        """Its bytes are not on this disk any more."""
+        same = self._found.age is Age.SAME  # else they may lie at home by now, under another number
+        if node.state is State.STORED and node.object is not None:
+            if same:
+                only_in_s3(self._found, node)
+            return
+        if same:
+            log.error("%s: its bytes are gone", node.path)
+            self._found.report.lost.append(node.path)
+        self._recreate(node)
 
     def _find_made(self, node: Node) -> None:
         """Whether a directory or symlink was made, but the record of it lost. Else it still is to be made."""
         if node.parent.pending & Pending.MAKE:
             return  # what lies there is in an earlier directory of that name
-        info = self._store.stat(self._places.home(node))
-        if (
-            info is None
-            or stat.S_IFMT(info.st_mode) != node.format
-            or self._tree.locations.occupant((node.parent, node.name))
-        ):
+        path = self._places.home(node)
+        info = self._store.stat(path)
+        if info is None or stat.S_IFMT(info.st_mode) != node.format:
             return
+        occupant = self._tree.locations.occupant((node.parent, node.name))
+        if info.st_ino in self._taken or (occupant is not None and info.st_ino == occupant.home_ino):
+            return  # else what was there has left, and its place was given to this
+        if isinstance(occupant, Node) and occupant.home_ino is None:
+            return  # that was made in the batch of which no record is left, and no batch came after it
         node.home_ino = info.st_ino
+        self._taken.add(info.st_ino)
         node.pending = (node.pending & ~Pending.MAKE) | Pending.ATTRS
         self._behind.node(node)
 
@@ -190,9 +246,16 @@ class Whereabouts:
         old = node.moved
         holding = (None, b"%d" % node.ino)
         for place in dict.fromkeys((old, None, holding)):
+            folder = node.parent if place is None else place[0]
+            if not self._is_known(folder) or (folder is not None and node.ino in self._places.way(folder)):
+                continue  # a directory that lies in it is not what it lies in
             self._tree.locations.forget(node, node.moved)
             node.moved = place
-            if self._is_at(self._places.home(node), node.home_ino):
+            path = self._places.home(node)
+            if self._is_at(path, node.home_ino):
+                if node.home_ino is None and (info := self._store.stat(path)) is not None:
+                    node.home_ino = info.st_ino
+                    self._taken.add(info.st_ino)
                 if place is None:
                     node.pending = (
                         node.pending & ~Pending.MOVE
