@@ -35,10 +35,10 @@ class Story:
         fs, tree, chance = self.fs, self.tree, self.chance
         folders = ["", *(path for path, content in tree.items() if content is None)]
         new = f"{chance.choice(folders)}/{chance.choice('abcdefgh')}"
-        what = chance.choices(("mkdir", "write", "remove", "rename", "swap"), (3, 1, 1, 2, 2))[0]
-        if what in ("mkdir", "write"):
+        what = chance.choices(("mkdir", "link", "write", "remove", "rename", "swap"), (3, 1, 1, 1, 2, 2))[0]
+        if what in ("mkdir", "link", "write"):
             if new not in tree:
-                await (self.mkdir(new) if what == "mkdir" else self.write(new))
+                await {"mkdir": self.mkdir, "link": self.link, "write": self.write}[what](new)
         elif tree and what == "remove":
             await self.remove(chance.choice(list(tree)))
         elif tree and what == "rename":
@@ -56,6 +56,13 @@ class Story:
         await self.fs.vfs.mkdir(parent, name, 0o755, OPERATOR)
         self.tree[path] = None
         self.told.append(f"mkdir {path}")
+
+    async def link(self, path: str) -> None:
+        parent, name = await self.fs.folder(REC + path)
+        target = b"%d" % self.chance.randrange(1 << 40)
+        await self.fs.vfs.symlink(parent, name, target, OPERATOR)
+        self.tree[path] = b"-> " + target
+        self.told.append(f"link {path}")
 
     async def write(self, path: str) -> None:
         self.tree[path] = b"%d" % self.chance.randrange(1 << 40)
