@@ -32,6 +32,7 @@ _WAL: Final = 2
 """Version to read, of a database with a write-ahead log (https://sqlite.org/fileformat2.html, 1.3.3)."""
 _READ_VERSION: Final = 19
 _HEADER: Final = 100
+_PAGE_SIZE: Final = slice(16, 18)
 _BUSY_S: Final = 20.0
 """So long a platform that is writing is waited for."""
 _TRIES: Final = 5
@@ -141,11 +142,26 @@ def _how_to(database: Path) -> _How:
     if not header.startswith(MAGIC):
         told = "it is empty" if not header else "it does not begin as one"
         raise InvalidArgument(f"{database} is no SQLite database: {told}")
-    wal, shm, _ = files_of(database)[1:]
+    wal, shm, journal = files_of(database)[1:]
+    _refuse_cut_off(database, header, wal, journal)
     if header[_READ_VERSION] != _WAL or shm.exists():
         return _How.AS_IT_LIES
     # Programs that have it open have an index of the log; the last one removes both.
     return _How.COPIED if _has_bytes(wal) else _How.IMMUTABLE
+
+
+def _refuse_cut_off(database: Path, header: bytes, *beside: Path) -> None:
+    """SQLite reads what is missing of a last page as zeros, and so as rows without values. Raises InvalidArgument.
+
+    A program that died may have written half a page, which the journal or log *beside* has whole.
+    """
+    page_size = int.from_bytes(header[_PAGE_SIZE]) or 1
+    page_size = 1 << 16 if page_size == 1 else page_size  # fileformat2.html, 1.3.2
+    if not any(map(_has_bytes, beside)) and (over := database.stat().st_size % page_size):
+        raise InvalidArgument(
+            f"{database} is damaged (cut off: its last page has {over:,} bytes of {page_size:,}):"
+            f" `sqlite3 {database} .recover` saves what there is"
+        )
 
 
 def _has_bytes(path: Path) -> bool:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from recfs.migration.mapping import Names
 
 _NULLS: Final = ("", "\\N")
+_END: Final = "\\."
+"""A line of its own that ends what `COPY` writes (https://www.postgresql.org/docs/16/sql-copy.html, "Text Format")."""
 _FIELD_MAX: Final = 16 << 20
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -86,6 +88,8 @@ def _rows(path: Path, reader: Iterator[list[str]], names: Names) -> Iterator[Map
     for fields in reader:
         if not fields:
             continue
+        if fields == [_END]:
+            return
         if len(fields) != len(header):
             line = reader.line_num  # type: ignore[attr-defined]  # of csv.reader
             raise InvalidArgument(f"{path}: line {line} has {len(fields)} fields, and line 1 has {len(header)}")

@@ -16,7 +16,7 @@ from recfs.core.migration.matching import decide
 from recfs.core.migration.names import bytes_of
 from recfs.core.migration.oldtree import Slot, other_owner
 from recfs.core.migration.plan import LEFT, Action, Plan
-from recfs.core.migration.rows import ID, Row, moment, row_of
+from recfs.core.migration.rows import EXPIRED_STATUS, ID, NOW, Row, moment, row_of
 from recfs.errors import InvalidArgument
 from recfs.migration import database, dumps
 from recfs.migration.mapping import Names
@@ -39,6 +39,8 @@ _CHANGED: Final = "it changed meanwhile"
 _TOLD_EVERY: Final = 1000
 _PROBLEMS: Final = 1000
 """So many rows are told that mean nothing."""
+_TOLD: Final = 200
+"""So many characters of a text are told that is there for people alone."""
 _UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
@@ -110,7 +112,9 @@ def make(wishes: Wishes, now: datetime, tell: Tell = lambda _what, _done: None) 
     missing = [each for each in named.missing if (each.row.user, each.row.id) not in expired]
     for row in rows or ():
         if row.where in decided.columns:
-            plan.made_of[f"recording {row.where.decode()}"] = _told(row, decided.columns[row.where])
+            plan.made_of[f"recording {row.where.decode()}"] = _told(
+                row, decided.columns[row.where], wishes.names.expired
+            )
     for each in missing:
         text = f"{escaped(bytes_of(each.row.paths[each.slot]))}: {escaped(each.reason.encode('utf-8', 'replace'))}"
         plan.made_of[f"missing {each.row.where.decode()} {each.slot.value}"] = text
@@ -148,13 +152,16 @@ def _json(document: Any) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _told(row: Row, columns: Mapping[str, str]) -> str:
+def _told(row: Row, columns: Mapping[str, str], expired: frozenset[str]) -> str:
     """What a run and an update of the database need to know of a recording."""
+    status = row.status.strip().casefold()
     told: dict[str, Any] = {"row": row.told_id}
     if row.expires is not None:
         told["expires"] = moment(row.expires)
+    elif status in expired or status in EXPIRED_STATUS:
+        told["expires"] = NOW if status in expired else ""
     was = {column: row.paths.get(Slot(column), "") for column in sorted(columns)}
-    told |= {"status": row.status, "name": row.name, "columns": dict(sorted(columns.items())), "was": was}
+    told |= {"status": row.status[:_TOLD], "name": row.name[:_TOLD], "columns": dict(sorted(columns.items())), "was": was}
     return _json(told)
 
 
@@ -181,7 +188,7 @@ def _rows(wishes: Wishes) -> tuple[list[Row] | None, list[tuple[str, str]]]:
     bad: list[tuple[str, str]] = []
     for number, values in enumerate(told, 1):
         identity = values[ID]
-        which = str(identity) if isinstance(identity, (int, str)) and identity != "" else f"number {number}"
+        which = str(identity)[:_TOLD] if isinstance(identity, (int, str)) and identity != "" else f"number {number}"
         try:
             row = row_of(values)
         except InvalidArgument as error:

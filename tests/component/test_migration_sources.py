@@ -469,6 +469,11 @@ def test_a_damaged_database_is_said_to_be(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(InvalidArgument, match=r"data\.db is damaged .*recover"):
         rows(path)
+    path.unlink()
+    made(path, ROW).close()
+    os.truncate(path, path.stat().st_size - 100)
+    with pytest.raises(InvalidArgument, match=r"data\.db is damaged .cut off: its last page has 3,996 bytes of 4,096"):
+        rows(path)
     path.write_bytes(data[:100] + bytes(8000))
     with pytest.raises(InvalidArgument, match=r"data\.db is damaged"):
         rows(path)
@@ -510,6 +515,7 @@ def test_a_dump_is_read_as_it_was_written(tmp_path: Path, delimiter: str, encodi
         ["other", "id", "local_video_path", "user_id"],
         ["x", "7", '"a,b;c\t|""d""\nПеревод.mp4"', "4"],
         ["", "8", "\\N", ""],
+        ["\\."],
     ]
     data = "".join(delimiter.join(line) + end for line in lines).encode(encoding)
     assert read(tmp_path / "dump.csv", data, "cp1251" if encoding == "cp1251" else None) == [

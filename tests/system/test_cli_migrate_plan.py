@@ -19,6 +19,7 @@ from recfs.core.migration.plan import Action, Plan
 from recfs.core.migration.rows import COLUMNS
 from recfs.migration.planning import Digests
 from recfs.migration.plans import load, state_of
+from recfs.migration.run import recordings
 from tests.system.fake_daemon import run
 
 
@@ -149,7 +150,7 @@ def test_expired_recordings_are_skipped_or_taken_with_their_date(old: Old) -> No
     plan = old.planned("--db", old.database, "--expired", "migrate")
     assert lines(plan) == by_status | by_date
     assert told(plan)["users/4/recordings/8"]["expires"] == "1970-01-01T00:00:00Z"  # the first that a store keeps
-    assert "expires" not in told(plan)["users/4/recordings/7"]
+    assert told(plan)["users/4/recordings/7"]["expires"] == "now"
 
 
 def test_what_needs_a_person_is_told_and_the_plan_is_written(old: Old) -> None:
@@ -215,6 +216,28 @@ def test_columns_may_be_called_otherwise(old: Old, tmp_path: Path) -> None:
     assert (result.exit_code, "columns.ident: there is no such key" in result.stderr) == (3, True)
 
 
+@pytest.mark.parametrize(("status", "expires"), [("gone", "now"), ("EXPIRED", "")])
+def test_a_recording_expires_in_the_store_by_what_means_so_on_the_platform(old: Old, status: str, expires: str) -> None:
+    a_recording(old, 7, status=status)
+    old.written()
+    names = old.plan.with_name("columns.toml")
+    names.write_text('expired = ["GONE"]\n')
+    plan = old.planned("--db", old.database, "--columns", names, "--expired", "migrate")
+    assert [each.expires for each in recordings.told(plan)] == [expires]
+
+
+def test_long_texts_in_a_database_leave_a_plan_that_can_be_read(old: Old) -> None:
+    source = old.put("user_4/video/unprocessed/a.mp4")
+    old.row(7, status="ready" * 1_000_000, display_name="Ж" * 5_000_000, local_video_path=source)
+    old.row(8, local_video_path="a/" * 5_000_000)
+    old.row("x" * 5_000_000, local_video_path="b.mp4")
+    old.written()
+    plan = old.planned("--db", old.database, code=1)
+    assert lines(plan) == {source: "copy users/4/recordings/7/source.mp4"}
+    assert [key for key in plan.made_of if key.startswith("row ")] == ["row 1", "row 2"]
+    assert old.plan.stat().st_size < 1 << 16
+
+
 def test_files_elsewhere_are_taken_only_where_that_is_said(old: Old, tmp_path: Path) -> None:
     away = tmp_path / "away"
     away.mkdir()
@@ -267,6 +290,7 @@ def test_a_plan_that_was_edited_or_is_being_run_stays(old: Old) -> None:
         (["--db", "a", "--map", "b"], "--db or --map"),
         (["--encoding", "cp1251"], "--encoding is that of the CSV"),
         (["--map", "b", "--encoding", "cp99"], "'cp99' is no encoding"),
+        (["--map", "b", "--encoding", "hex"], "'hex' is no encoding"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(old: Old, options: list[str], message: str) -> None:

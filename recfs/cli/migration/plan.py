@@ -1,6 +1,5 @@
 """`recfs migrate plan`: what is to become of each file of an old tree, written down before anything is done."""
 
-import codecs
 import os
 import time
 from collections.abc import Callable
@@ -168,8 +167,8 @@ def _look_up(encoding: str, dump: Path | None) -> None:
     if dump is None:
         raise click.UsageError("--encoding is that of the CSV, which --map names")
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        "".encode(encoding)  # what is no encoding of text, such as `hex`, is refused besides
+    except (LookupError, UnicodeError):
         raise click.UsageError(f"--encoding: {encoding!r} is no encoding; one is cp1251") from None
 
 

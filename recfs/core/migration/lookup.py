@@ -17,7 +17,8 @@ _FILE_URL: Final = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 _DRIVE: Final = re.compile(r"[A-Za-z]:(?=[\\/])")
 _NO_UTF8: Final = re.compile("[\udc80-\udcff]")
 _LEAST_PARTS: Final = 2
-"""A path whose base directory is another one is known by so many of its last components at least."""
+_MOST_PARTS: Final = 256
+"""A path whose base directory is another one is known by so many of its last components at least, and at most."""
 
 
 class Found(NamedTuple):
@@ -75,7 +76,7 @@ def _below(text: str, user: str, bases: Sequence[bytes]) -> Iterator[Candidate]:
     else:
         yield Candidate("/".join(parts), "")
         yield Candidate("/".join([f"user_{user}", *parts]), "below the user's directory")
-    for begin in range(len(parts) - _LEAST_PARTS + 1):
+    for begin in range(max(len(parts) - _MOST_PARTS, 0), len(parts) - _LEAST_PARTS + 1):
         if begin and user_of(bytes_of(parts[begin - 1])) is not None:
             return
         yield Candidate("/".join(parts[begin:]), "another base directory")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,8 @@ SIZES: Final = {
 COLUMNS: Final = (ID, USER, NAME, STATUS, *PATHS, EXPIRES)
 """Columns that are looked for unless a mapping says that there are none."""
 KNOWN: Final = (*COLUMNS, *SIZES.values())
+NOW: Final = "now"
+"""In a plan, in the place of a date: the recording has expired."""
 EXPIRED_STATUS: Final = ("expired",)
 """What `status` is of recordings that have expired, in any case of letters."""
 
@@ -46,6 +49,8 @@ _JULIAN_END: Final = 5373484.5
 """The year 10000; larger numbers are seconds to SQLite as well (`auto`)."""
 _NUMBER: Final = re.compile(r"-?\d{1,20}(\.\d+)?")
 _UUID_BYTES: Final = 16
+_PATH_MAX: Final = 16_384
+"""Characters: no path of Linux has more, also where each of its 4,095 bytes was quoted (`%D0`), or read wrongly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,8 @@ def _text(values: Mapping[str, Value], column: str) -> str:
     if isinstance(value, str):
         if column in PATHS and "\0" in value:
             raise InvalidArgument(f"{column} is {_shown(value)}, and a path has no NUL")
+        if column in PATHS and len(value) > _PATH_MAX:
+            raise InvalidArgument(f"{column} has {len(value):,} characters, more than any path: {_shown(value)}")
         return value
     if column in PATHS:
         raise InvalidArgument(f"{column} is {_shown(value)}, and no path")
@@ -162,7 +169,7 @@ def date_of(value: Value) -> datetime | None:
     """A date of a database, in UTC; None where there is none, or never.
 
     ISO 8601 with a blank or a T, as SQLite, SQLAlchemy and PostgreSQL write it (UTC where no zone is told),
-    PostgreSQL's `infinity`, and numbers of seconds, milliseconds, microseconds or nanoseconds since 1970, by how large
+    PostgreSQL's `infinity` and SQLite's (`9e999`), and numbers of seconds, milliseconds, microseconds or nanoseconds since 1970, by how large
     they are; or of days, as SQLite's julianday() counts them. No number means a moment before 2000: what would is
     something else, which nobody is to take for an expiry long ago. Raises ValueError for that, and anything else.
     """
@@ -177,9 +184,11 @@ def date_of(value: Value) -> datetime | None:
     if isinstance(value, str):
         return _date(value)
     seconds = float(value)
+    if seconds == math.inf:
+        return None
     if _JULIAN_2000 <= seconds < _JULIAN_END:
         seconds = (seconds - _JULIAN_EPOCH) * 86400
-    while abs(seconds) >= 1e11:  # the year 5138 in seconds, 1973 in milliseconds
+    while math.isfinite(seconds) and abs(seconds) >= 1e11:  # the year 5138 in seconds, 1973 in milliseconds
         seconds /= 1000
     if not seconds >= _SECONDS_2000:
         raise ValueError(f"{value!r} is no date: as a number it would be before the year 2000")
@@ -213,6 +222,7 @@ __all__ = [
     "ID",
     "KNOWN",
     "NAME",
+    "NOW",
     "PATHS",
     "SIZES",
     "STATUS",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from recfs.core.migration.plan import MOVED
+from recfs.core.migration.rows import NOW
 from recfs.core.migration.steps import Step
 from recfs.errors import DaemonNotRunning, InvalidArgument, RecfsError
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from recfs.core.migration.plan import Plan
     from recfs.migration.run.state import State
 
-NOW: Final = "now"
-"""In the place of a date: the recording has expired."""
 _KEY: Final = "recording "
 _EXPIRED: Final = "expired"
 
@@ -49,8 +48,8 @@ def told(plan: Plan) -> list[Told]:
             facts = json.loads(value)
             columns, was = facts.get("columns") or {}, facts.get("was") or {}
             expires = str(facts.get("expires") or "")
-            if not expires and str(facts.get("status") or "").strip().casefold() == _EXPIRED:
-                expires = NOW
+            if "expires" not in facts and str(facts.get("status") or "").strip().casefold() == _EXPIRED:
+                expires = NOW  # a plan from before plans told it
             found.append(Told(key.removeprefix(_KEY), facts.get("row"), expires, dict(columns), dict(was)))
         except (ValueError, TypeError, AttributeError):
             raise InvalidArgument(f"`#: {key} = …` is no JSON object of a recording") from None
