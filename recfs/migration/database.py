@@ -23,6 +23,7 @@ from recfs.errors import InvalidArgument, IoFailure, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from recfs.core.migration.rows import Value
     from recfs.migration.mapping import Names
@@ -36,6 +37,8 @@ _PAGE_SIZE: Final = slice(16, 18)
 _BUSY_S: Final = 20.0
 """So long a platform that is writing is waited for."""
 _TRIES: Final = 5
+_BEFORE: Final = ".before-migration-"
+"""In names of copies, which are made before a database is changed."""
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 _NEEDS_WRITING: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 _WRONG: Final = {**dict.fromkeys(PATHS, ("INTEGER", "REAL")), ID: ("REAL",), USER: ("REAL",)}
@@ -45,6 +48,20 @@ _WRONG: Final = {**dict.fromkeys(PATHS, ("INTEGER", "REAL")), ID: ("REAL",), USE
 def files_of(database: Path) -> list[Path]:
     """The files that a database consists of while a program works on it."""
     return [database, *(database.with_name(database.name + end) for end in _BESIDE)]
+
+
+def copy_name(database: Path, now: datetime) -> str:
+    """What the copy of a database is called that is made before it is changed."""
+    return f"{database.name}{_BEFORE}{now:%Y%m%dT%H%M%SZ}"
+
+
+def copies_of(database: Path) -> list[Path]:
+    """The copies of it that were made so; none where its directory cannot be read."""
+    try:
+        names = os.listdir(database.parent)
+    except OSError:
+        return []
+    return [database.with_name(name) for name in sorted(names) if name.startswith(database.name + _BEFORE)]
 
 
 def refuse_others(database: Path) -> None:
@@ -259,4 +276,4 @@ def _unusable(database: Path, error: sqlite3.Error) -> Exception:
     return IoFailure(f"{database} cannot be read: {error}")
 
 
-__all__ = ["MAGIC", "files_of", "refuse_others", "rows_in", "table_called"]
+__all__ = ["MAGIC", "copies_of", "copy_name", "files_of", "refuse_others", "rows_in", "table_called"]

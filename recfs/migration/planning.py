@@ -171,6 +171,8 @@ def _own_files(wishes: Wishes) -> dict[bytes, str]:
     for each in filter(None, (wishes.old / _DATABASE, wishes.database)):
         for path in database.files_of(each):
             found[os.path.realpath(os.fsencode(path))] = "the platform's database"
+        for path in database.copies_of(each):
+            found[os.path.realpath(os.fsencode(path))] = "the platform's database before `verify --update-db`"
     if wishes.dump is not None:
         found[os.path.realpath(os.fsencode(wishes.dump))] = "the platform's table"
     return found

@@ -6,6 +6,8 @@ change (https://sqlite.org/lang_transaction.html); the copy is made by another c
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -21,7 +23,7 @@ from recfs.core.migration.plan import MOVED
 from recfs.core.migration.rows import ID, USER, told_as
 from recfs.core.migration.steps import Step
 from recfs.errors import InvalidArgument, IoFailure, NotFound, NotSupported, TryAgain
-from recfs.migration.database import refuse_others, table_called
+from recfs.migration.database import copies_of, copy_name, refuse_others, table_called
 from recfs.migration.run.recordings import told
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from recfs.migration.run.state import State
 
 _NAMED: Final = 5
+_PART: Final = ".part"
 
 
 class _Change(NamedTuple):
@@ -86,6 +89,7 @@ def update(plan: Plan, state: State, now: datetime, wait_s: float) -> Updated:
     try:
         with closing(_connected(database, "rw", wait_s)) as db:
             db.execute("BEGIN IMMEDIATE")
+            backup = None
             try:
                 changes, there = _changes(db, _changeable(db, database, table), keys, names, wanted)
                 backup = _backup(database, now, wait_s) if changes else None
@@ -94,6 +98,9 @@ def update(plan: Plan, state: State, now: datetime, wait_s: float) -> Updated:
             except BaseException:
                 if db.in_transaction:  # SQLite rolls back by itself where the disk fails
                     db.execute("ROLLBACK")
+                    if backup is not None:  # of a database that is as it was
+                        with contextlib.suppress(OSError):
+                            backup.unlink()
                 raise
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "busy" in str(error):
@@ -223,22 +230,41 @@ def _set(db: sqlite3.Connection, table: str, keys: list[str], changes: list[_Cha
 
 
 def _backup(database: Path, now: datetime, wait_s: float) -> Path:
-    """Copy the database as it is without the transaction under way; where to. Raises sqlite3.Error, IoFailure."""
-    backup = database.with_name(f"{database.name}.before-migration-{now:%Y%m%dT%H%M%SZ}")
+    """Copy the database as it is without the transaction under way; where to. Raises sqlite3.Error, IoFailure.
+
+    The copy has its name when it is whole: whoever finds one can go back to it.
+    """
+    backup = database.with_name(copy_name(database, now))
+    part = backup.with_name(backup.name + _PART)
     try:
+        for each in copies_of(database):
+            if each.name.endswith(_PART):  # of an update that was killed: this one has the lock
+                each.unlink()
+        if os.path.lexists(backup):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         mode = database.stat().st_mode & 0o777
-        os.close(os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
-        with closing(_connected(database, "ro", wait_s)) as source, closing(sqlite3.connect(backup)) as copy:
-            source.backup(copy)
-        for path, flags in ((backup, os.O_RDONLY), (backup.parent, os.O_RDONLY | os.O_DIRECTORY)):
-            fd = os.open(path, flags | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
+        try:
+            with closing(_connected(database, "ro", wait_s)) as source, closing(sqlite3.connect(part)) as copy:
+                copy.execute("PRAGMA journal_mode = OFF")
+                source.backup(copy)
+            _synced(part, os.O_RDONLY)
+            os.rename(part, backup)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        _synced(backup.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise IoFailure(f"{backup} cannot be written, and nothing is updated: {error.strerror}") from None
     return backup
+
+
+def _synced(path: Path, flags: int) -> None:
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _connected(database: Path, mode: str, wait_s: float) -> sqlite3.Connection:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from recfs.core.migration.escapes import escaped
-from recfs.errors import InvalidArgument, NotFound, NotSupported, TryAgain
+from recfs.errors import InvalidArgument, IoFailure, NotFound, NotSupported, TryAgain
+from recfs.migration import updating
 from recfs.migration.updating import Updated, update
 from tests.helpers.migrations import Migration
 
@@ -215,6 +216,35 @@ def test_a_copy_that_cannot_be_made_refuses_all_of_it(migration: Migration, data
     with pytest.raises(Exception, match="nothing is updated"):
         updated(migration)
     assert rows(database) == before
+
+
+def test_no_copy_is_left_of_a_database_that_stays_as_it_was(migration: Migration, database: Path) -> None:
+    migration.verify()
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("""CREATE TRIGGER t BEFORE UPDATE ON "my media" BEGIN SELECT RAISE(ABORT, 'not now'); END""")
+    with pytest.raises(IoFailure, match="cannot be changed: not now"):
+        updated(migration)
+    assert list(database.parent.glob("data.db*")) == [database]
+
+
+def test_a_copy_has_its_name_when_it_is_whole_and_halves_of_killed_updates_go(
+    migration: Migration, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migration.verify()
+    half = database.with_name("data.db.before-migration-20261129T000000Z.part")
+    half.write_bytes(b"SQLite")
+    whole = database.with_name("data.db.before-migration-20261128T000000Z")
+    whole.write_bytes(b"of an earlier one")
+    really, seen = updating._synced, list[list[str]]()
+
+    def synced(path: Path, flags: int) -> None:
+        seen.append(sorted(each.name.rpartition("-")[2] for each in database.parent.glob("data.db.*")))
+        really(path, flags)
+
+    monkeypatch.setattr(updating, "_synced", synced)
+    updated(migration)
+    assert seen == [["20261128T000000Z", "20261130T000000Z.part"], ["20261128T000000Z", "20261130T000000Z"]]
+    assert whole.read_bytes() == b"of an earlier one"
 
 
 def test_a_plan_without_a_database_and_one_that_is_gone(migration: Migration, database: Path) -> None:

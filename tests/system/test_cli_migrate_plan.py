@@ -226,6 +226,19 @@ def test_a_recording_expires_in_the_store_by_what_means_so_on_the_platform(old: 
     assert [each.expires for each in recordings.told(plan)] == [expires]
 
 
+def test_paths_that_an_update_has_set_and_its_copy_of_the_database_need_nobody(old: Old) -> None:
+    wanted = a_recording(old, 7)
+    old.row(8, local_video_path="users/4/recordings/8/source.mp4", transcription_dir="users/4/recordings/8/texts")
+    old.row(9, local_video_path="users/4/recordings/8/source.mp4")
+    old.written()
+    copy = old.database.with_name("data.db.before-migration-20261130T000000Z")
+    copy.write_bytes(old.database.read_bytes())
+    plan = old.planned("--db", old.database, code=1)
+    assert lines(plan) == wanted
+    assert [key for key in plan.made_of if key.startswith("missing")] == ["missing users/4/recordings/9 local_video_path"]
+    assert [each.action for each in plan.entries if each.source == copy.name.encode()] == [Action.SKIP]
+
+
 def test_long_texts_in_a_database_leave_a_plan_that_can_be_read(old: Old) -> None:
     source = old.put("user_4/video/unprocessed/a.mp4")
     old.row(7, status="ready" * 1_000_000, display_name="Ж" * 5_000_000, local_video_path=source)
