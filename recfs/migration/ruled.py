@@ -12,7 +12,7 @@ from recfs.core.migration.rows import moment
 from recfs.core.migration.siblings.rules import parsed_rules
 from recfs.errors import InvalidArgument, IoFailure, NotFound
 from recfs.migration.planning import Made
-from recfs.migration.regular import opened_below
+from recfs.migration.regular import opened, opened_below
 from recfs.migration.walking import Walk, top_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def read_rules(path: Path, tree: Callable[[str], bytes]) -> Rules:
     try:
         rules = parsed_rules(_bytes_of(os.fspath(path)).decode("utf-8-sig"))
         for table in rules.tables.values():
-            data = tree(table.file) if table.in_tree else _bytes_of(os.path.join(path.parent, table.file))
+            data = tree(table.file) if table.in_tree else _beside(path, table.file)
             rules.rows[table.name] = table.read(data)
     except UnicodeDecodeError:
         raise InvalidArgument(f"{path} is no UTF-8, and so no TOML") from None
@@ -93,6 +93,18 @@ def _in_tree(top: bytes, name: str) -> bytes:
         raise _failed(name, error) from None
     except ValueError as error:  # a NUL in it
         raise InvalidArgument(f"tree_file {name!r}: {error}") from None
+
+
+def _beside(rules: Path, name: str) -> bytes:
+    """A table that the rules name: a pipe, which whoever names the rules knows nothing of, would be waited for."""
+    path = os.path.join(rules.parent, name)
+    try:
+        with open(opened(path), "rb") as file:
+            return _bounded(file, path)
+    except OSError as error:
+        raise _failed(path, error) from None
+    except ValueError as error:
+        raise IoFailure(f"{path} cannot be read: {error}") from None
 
 
 def _bytes_of(path: str) -> bytes:

@@ -92,6 +92,14 @@ def test_recfs_has_its_time_for_each_file_that_it_hashes(tmp_path: Path, clock: 
         assert SEALED_S <= clock.now_s - began_s < SEALED_S + 1
 
 
+def test_what_somebody_else_has_removed_is_not_waited_for(tmp_path: Path, clock: _Clock) -> None:
+    with in_state(tmp_path / "removed", "sealing") as file:
+        (tmp_path / "removed").unlink()
+        with pytest.raises(Unusable, match="somebody else writes there, too"):
+            MountPlace().prove(file, SHA256)
+    assert clock.now_s < 1
+
+
 def test_what_is_waited_for_is_told_until_it_goes_on(tmp_path: Path, clock: _Clock) -> None:
     heard: list[str] = []
     place = MountPlace(held_s=3, heard=heard.append)

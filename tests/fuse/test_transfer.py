@@ -271,6 +271,16 @@ def test_the_second_export_says_what_the_store_has_no_more(store: Mount, outside
     assert recfs("export", "5", "-", "--delete", "--root", store.root, check=False).returncode == 2
 
 
+def test_a_user_without_a_uid_is_moved_whole(store: Mount, other: Mount) -> None:
+    store.start(config=BASE_CONFIG)
+    (store.recording(4, 7) / "source.mp4").write_bytes(b"film")
+    store.drain()
+    outcome = told("user", "move", "4", "--to", other.path, "--root", store.root, "--delete")
+    assert (outcome["clean"], outcome["removed"]) == (True, 1)
+    assert (other.path / "users/4/recordings/7/source.mp4").read_bytes() == b"film"
+    assert not (store.path / "users/4").exists()
+
+
 def test_a_move_that_is_killed_anywhere_is_finished_by_the_next(store: Mount, other: Mount, outside: Path) -> None:
     store.start(config=BASE_CONFIG)
     rec = populated(store)

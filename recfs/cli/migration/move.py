@@ -122,6 +122,8 @@ def _forget(side: Side, user: str, outcome: Outcome) -> None:
 
     try:
         side.ask("user_remove", user=user, files=None)
+    except NotFound:
+        pass  # without a uid the directories were all there was of them, and went with what was in them
     except RecfsError as error:
         outcome.problem(f"users/{user}".encode("ascii"), Why.UNSAID, str(error))
 

@@ -210,6 +210,8 @@ class MountPlace:
                 state = told(descriptor, _STATE) or "writing"
                 if (sha256 is not None and state in WHOLE) or state not in (*_UNSEALED, *WHOLE):
                     return sha256, state
+                if own and not os.fstat(descriptor).st_nlink:  # recfs is done with it, and says nothing any more
+                    raise Unusable(Why.WRITING, "somebody else writes there, too")
                 now_s = time.monotonic()
                 waited_s = now_s - began_s
                 if own and state != "writing":
