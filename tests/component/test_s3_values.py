@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pydantic
 import pytest
+from botocore.utils import parse_timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +26,8 @@ from recfs.ports.objects import (
     part_size,
 )
 from recfs.stores.s3 import client as s3_client
+from recfs.stores.s3.answers import moments
+from recfs.stores.s3.answers.moments import moment
 from recfs.stores.s3.etags import etag_of_parts
 from recfs.stores.s3.meta import content_type, from_metadata, restore_state, to_metadata
 from recfs.stores.s3.store import S3Store
@@ -352,3 +356,33 @@ def test_a_copy_in_parts_that_is_cancelled_leaves_nothing(
         store.copy("users/5/a", "users/5/b", 2, cancel=lambda: True)
     assert list(store.list_multiparts()) == []
     assert store.head("users/5/b") is None
+
+
+# --- dates -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-12-01T04:26:11.123Z", "2026-12-01T04:26:11Z", "2026-12-01T07:26:11.5+03:00", "2026-12-01T04:26:11",
+        "Tue, 01 Dec 2026 04:26:11 GMT", "20261201T042611Z", "1796099171", "1796099171.5", 1796099171, "1970-01-01T00:00:00.000Z",
+        "9999-12-31T23:59:59Z",
+    ],
+)  # fmt: skip
+def test_dates_are_what_botocore_makes_of_them(value: str | int) -> None:
+    assert moment(value) == parse_timestamp(value)
+    assert moment(value).timestamp() == parse_timestamp(value).timestamp()
+
+
+@pytest.mark.parametrize("value", ["", "T", "yesterday", "2026-13-01T00:00:00Z"])
+def test_what_is_no_date_is_refused_as_botocore_does(value: str) -> None:
+    for read in (moment, parse_timestamp):
+        with pytest.raises(ValueError, match="timestamp"):
+            read(value)
+
+
+def test_dates_of_a_list_are_read_without_botocore(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put_small("users/4/a", b"a", only_new=True)
+    monkeypatch.setattr(moments, "parse_timestamp", lambda value: pytest.fail(f"{value!r} is given to botocore"))
+    (found,) = store.list()
+    assert abs(found.last_modified_ns - time.time_ns()) < 600 * 10**9

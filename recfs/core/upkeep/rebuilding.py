@@ -5,11 +5,12 @@ name and their bytes differ, size and mtime tell whether the local ones were wri
 """
 
 import enum
+import functools
 from typing import NamedTuple
 
 from recfs.core.bounds import MAX_ID
 from recfs.core.keys import key_for, path_for
-from recfs.core.layout import role_of
+from recfs.core.layout import Role, child_role, role_of
 from recfs.core.ownership import Mark
 from recfs.errors import InvalidPath, NameTooLong
 
@@ -67,12 +68,18 @@ def place_of(key: str) -> tuple[bytes, ...] | None:
     path = path_for(key)
     if not path or key_for(path) != key:
         return None
-    parts = tuple(path.split(b"/"))
+    above, _, name = path.rpartition(b"/")
     try:
-        role_of(parts, is_dir=False)
+        child_role(_role_of(above), name, is_dir=False)
     except (InvalidPath, NameTooLong):
         return None
-    return parts
+    return tuple(path.split(b"/"))
+
+
+@functools.lru_cache(maxsize=16)
+def _role_of(folder: bytes) -> Role:
+    """The role of a directory: keys come in their order, so that those of one directory follow each other."""
+    return role_of(tuple(folder.split(b"/"))) if folder else Role.ROOT
 
 
 def owner_in(text: str | None) -> tuple[int, int] | None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 PART = "imports"
 AT_ONCE = 50
 """So many keys are looked for between two requests of others."""
+ASKED = 8
+"""For so many a thread of the pool is given its turn once."""
 CHUNK = 100
 """So many become files in one stretch, between two requests of others."""
 
@@ -153,7 +155,12 @@ class Import:
 
     def _look_at_all(self, pool: ThreadPoolExecutor, infos: Sequence[ObjectInfo]) -> list[Looked]:
         """In a thread."""
-        return list(pool.map(self._look, infos))
+        pieces = [infos[start : start + ASKED] for start in range(0, len(infos), ASKED)]
+        return [looked for piece in pool.map(self._look_at_some, pieces) for looked in piece]
+
+    def _look_at_some(self, infos: Sequence[ObjectInfo]) -> list[Looked]:
+        """In a thread of the pool."""
+        return [self._look(info) for info in infos if not self._is_over]
 
     def _look(self, listed: ObjectInfo) -> Looked:
         """In a thread of the pool."""

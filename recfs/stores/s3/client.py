@@ -18,6 +18,7 @@ from recfs import __version__
 from recfs.config import S3Section
 from recfs.ports.object_errors import WrongCredentials
 from recfs.stores.s3 import interim
+from recfs.stores.s3.answers.moments import moment
 from recfs.stores.s3.credentials import RotatingCredentials
 from recfs.stores.s3.faults import STATUS_HEADER, Target, faults
 from recfs.stores.s3.proxy import give_to, proxy_for
@@ -61,8 +62,7 @@ def make_session(section: S3Section) -> Any:
     """
     core = _core_of(section)
     with faults(Target(section.bucket, section.prefix, section.endpoint or "AWS"), "read the credentials"):
-        names = [core.get_config_variable(name) for name in ("credentials_file", "config_file")]
-        files = tuple(str(name) for name in names if name)
+        files = tuple(name for key in ("credentials_file", "config_file") if (name := core.get_config_variable(key)))
         rotating = RotatingCredentials(lambda: _core_of(section).get_credentials(), files)
         core.register_component("credential_provider", _Provider(rotating))
         return boto3.session.Session(botocore_session=core)
@@ -71,6 +71,7 @@ def make_session(section: S3Section) -> Any:
 def _core_of(section: S3Section) -> Any:
     core = botocore.session.Session(profile=section.profile)
     core.register_component("data_loader", _loader())
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=moment)
     if section.credentials_file is not None:
         if not os.access(section.credentials_file, os.R_OK):
             raise WrongCredentials(

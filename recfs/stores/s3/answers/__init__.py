@@ -1,0 +1,1 @@
+"""What is read out of botocore's answers otherwise than botocore does."""
