@@ -17,6 +17,7 @@ from tests.helpers.migrations import Migration
 pytestmark = pytest.mark.needs("rsync")
 
 TARGET = "users/4/thumbnails/x.png"
+SOURCE, OTHERS = "users/4/recordings/7/source.mp4", "users/5/recordings/8/source.mp4"
 
 
 def meanwhile(migration: Migration, content: bytes, *, same_time: bool) -> rsync.Options:
@@ -123,3 +124,24 @@ def test_what_comes_to_a_source_while_it_is_moved_gets_no_name_in_the_store(
     assert "another file came" in migration.problem("a")
     assert path.read_bytes() == other.read_bytes()
     assert other.stat().st_nlink == 2
+
+
+@pytest.mark.parametrize("seconds", [-(1 << 31), 10_413_792_000, 15_032_385_535, 253_402_300_799])
+def test_files_with_times_of_any_year_come_and_go(tmp_path: Path, seconds: int) -> None:
+    """Nanoseconds since 1970 have more than 64 bits from 2262 on; the last of these is of 9999, as tmpfs keeps it."""
+    migration = Migration(tmp_path)
+    source = migration.file("film.mp4", b"film", SOURCE, mtime_ns=seconds * 10**9)
+    migration.file("other.mp4", b"other", OTHERS)
+    for _ in range(2):
+        assert migration.run().stopped is None
+        assert migration.report().is_clean
+    assert migration.at(SOURCE).stat().st_mtime_ns == source.stat().st_mtime_ns
+    assert migration.verify().is_clean
+    migration.undo()
+    assert migration.there() == {}
+    migration.at_home()
+    migration.move()
+    assert migration.at(SOURCE).read_bytes() == b"film"
+    assert migration.verify().is_clean
+    migration.undo()
+    assert source.read_bytes() == b"film"

@@ -49,8 +49,8 @@ def test_the_first_moments_that_numbers_mean() -> None:
     assert date_of("1969-01-01") == datetime(1969, 1, 1, tzinfo=UTC)  # who writes a date means one
 
 
-@pytest.mark.parametrize("value", [float("inf"), "infinity"])
-def test_what_expires_at_infinity_never_does(value: Value) -> None:
+@pytest.mark.parametrize("value", [float("inf"), "infinity", "NULL", "null", "None"])
+def test_what_expires_at_infinity_or_at_no_date_never_does(value: Value) -> None:
     assert date_of(value) is None
 
 

@@ -39,6 +39,8 @@ EXPIRED_STATUS: Final = ("expired",)
 """What `status` is of recordings that have expired, in any case of letters."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NOTHING: Final = ("null", "none")
+"""What programs write that make a text of what is not there."""
 _LAST: Final = datetime(2262, 4, 11, tzinfo=UTC)
 """A store keeps dates as nanoseconds since 1970 in 63 bits."""
 _SECONDS_2000: Final = 946_684_800.0
@@ -200,7 +202,7 @@ def date_of(value: Value) -> datetime | None:
 
 def _date(text: str) -> datetime | None:
     word = text.lower()
-    if word in ("infinity", "never"):
+    if word in ("infinity", "never", *_NOTHING):
         return None
     if word == "-infinity":
         return _EPOCH

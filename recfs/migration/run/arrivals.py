@@ -13,7 +13,7 @@ from recfs.core.migration.rsync_ends import said_of
 from recfs.core.migration.steps import Brought, Step, Way
 from recfs.errors import FsError
 from recfs.migration.run.hashing import is_shown
-from recfs.migration.run.trees import reason_of, seen_of
+from recfs.migration.run.trees import mtime_of, reason_of, seen_of
 
 if TYPE_CHECKING:
     from recfs.migration.run.batches import Item
@@ -39,9 +39,9 @@ class Arrivals:
         if there is None:
             row.step, row.brought, row.left = Step.PENDING, Brought.NOTHING, None
             return said_of(item.entry.target, ended.said)
-        left = (there.st_size, there.st_mtime_ns)
+        left = (there.st_size, mtime_of(there))
         whole = there.st_size == item.seen.size and (
-            there.st_mtime_ns == item.seen.mtime_ns or (not ended.code and item.way is not Way.NEW)
+            mtime_of(there) == item.seen.mtime_ns or (not ended.code and item.way is not Way.NEW)
         )
         if not whole or spared or not stat.S_ISREG(there.st_mode):
             return said_of(item.entry.target, ended.said)

@@ -17,7 +17,7 @@ from recfs.errors import FsError, InvalidArgument, InvalidPath
 from recfs.migration.plans import elsewhere_of
 from recfs.migration.run.destination import CAME, check_name, check_source, link_refusal
 from recfs.migration.run.hashing import proven
-from recfs.migration.run.trees import Tree, reason_of, seen_of
+from recfs.migration.run.trees import Tree, mtime_of, reason_of, seen_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,7 +138,7 @@ class Moving:
         there = store.look(entry.target)
         row.look_again(seen)
         row.sha256, row.step, row.brought = sha256, Step.COPIED, Brought.THERE
-        row.left = None if there is None else (there.st_size, there.st_mtime_ns)
+        row.left = None if there is None else (there.st_size, mtime_of(there))
         return ""
 
     def _move(self, entry: Entry, row: Row, sources: Tree, store: Tree) -> None:
@@ -163,7 +163,7 @@ class Moving:
             source = sources.look(entry.source)
             if source is not None and _same(source, there):
                 sources.unlink(entry.source)
-            row.step, row.left = Step.COPIED, (there.st_size, there.st_mtime_ns)
+            row.step, row.left = Step.COPIED, (there.st_size, mtime_of(there))
         except OSError as error:
             row.problem = _OTHER_DISK if error.errno == errno.EXDEV else reason_of(error)
         except FsError as error:

@@ -28,7 +28,7 @@ from recfs.migration.run.destination import CAME, GONE, check_name, check_other,
 from recfs.migration.run.farm import Farm
 from recfs.migration.run.hashing import Stopped, is_shown, proven
 from recfs.migration.run.room import Room, room_of
-from recfs.migration.run.trees import Tree, attributes_of, reason_of
+from recfs.migration.run.trees import Tree, attributes_of, mtime_of, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -220,7 +220,7 @@ class Run:
         if found is not None and not stat.S_ISREG(found.st_mode):
             self._failed(row, entry, "something that is no regular file is at the target")
             return None
-        there = None if found is None else (found.st_size, found.st_mtime_ns)
+        there = None if found is None else (found.st_size, mtime_of(found))
         shown = found is not None and is_shown(tree, entry.target)
         way = way_to(row, seen, there, replace=self._settings.replace, shown=shown)
         if way is Way.DONE:

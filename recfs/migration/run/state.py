@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from recfs.core.bounds import loaded_time, stored_time
 from recfs.core.migration.steps import UNKNOWN_NS, Brought, Row, Seen, Step
 from recfs.errors import AccessDenied, IoFailure, OutOfSpace, StoreError
 from recfs.migration.plans import state_of
@@ -120,18 +121,20 @@ class State:
         for found in self._db.execute(f"SELECT {_COLUMNS} FROM files"):
             source, target, step, brought, size, mtime_ns, device, inode, sha256, left, left_ns, problem, *rest = found
             uid, gid, ctime_ns = rest
-            ctime_ns = UNKNOWN_NS if ctime_ns is None else ctime_ns
-            seen = None if size is None else Seen(size, mtime_ns, int(device), int(inode), ctime_ns)
-            known = None if left is None else (left, left_ns)
+            ctime_ns = UNKNOWN_NS if ctime_ns is None else loaded_time(ctime_ns)
+            seen = None if size is None else Seen(size, loaded_time(mtime_ns), int(device), int(inode), ctime_ns)
+            known = None if left is None else (left, loaded_time(left_ns))
             row = Row(bytes(source), bytes(target), Step(step), Brought(brought), seen, sha256, known, problem)
             row.was = None if uid is None else (uid, gid)
             yield (row.source, row.target), row
 
 
 def _values(row: Row) -> tuple[object, ...]:
-    seen, left = row.seen, row.left if row.left is not None else (None, None)
+    seen, left = row.seen, (None, None) if row.left is None else (row.left[0], stored_time(row.left[1]))
     # Device and inode numbers have 64 bits without a sign, which SQLite's integers do not hold.
-    looks = (seen.size, seen.mtime_ns, str(seen.device), str(seen.inode)) if seen is not None else (None,) * 4
+    looks = (
+        (seen.size, stored_time(seen.mtime_ns), str(seen.device), str(seen.inode)) if seen is not None else (None,) * 4
+    )
     return (
         row.source,
         row.target,
@@ -142,7 +145,7 @@ def _values(row: Row) -> tuple[object, ...]:
         *left,
         row.problem,
         *(row.was or (None, None)),
-        None if seen is None or seen.ctime_ns == UNKNOWN_NS else seen.ctime_ns,
+        None if seen is None or seen.ctime_ns == UNKNOWN_NS else stored_time(seen.ctime_ns),
     )
 
 

@@ -8,6 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Self
 
+from recfs.core.bounds import time_ns
 from recfs.core.migration.escapes import escaped
 from recfs.core.migration.steps import Seen
 from recfs.errors import InvalidPath
@@ -217,7 +218,12 @@ def _entered(name: bytes, above: int, folder: bytes) -> int:
 
 def seen_of(found: os.stat_result) -> Seen:
     """What counts of a look."""
-    return Seen(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, found.st_ctime_ns)
+    return Seen(found.st_size, mtime_of(found), found.st_dev, found.st_ino, time_ns(found.st_ctime_ns))
+
+
+def mtime_of(found: os.stat_result) -> int:
+    """The mtime in ns, in the range that a store keeps: other disks have times beyond it, which it brings into that."""
+    return time_ns(found.st_mtime_ns)
 
 
 def attributes_of(fd: int) -> frozenset[str]:
@@ -234,4 +240,4 @@ def reason_of(error: OSError | RecfsError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-__all__ = ["Tree", "attributes_of", "reason_of", "seen_of"]
+__all__ = ["Tree", "attributes_of", "mtime_of", "reason_of", "seen_of"]

@@ -17,7 +17,7 @@ from recfs.errors import FsError
 from recfs.migration.plans import elsewhere_of
 from recfs.migration.run.destination import CAME, GONE, check_other, check_source
 from recfs.migration.run.hashing import Stopped, hashed
-from recfs.migration.run.trees import Tree, reason_of, seen_of
+from recfs.migration.run.trees import Tree, mtime_of, reason_of, seen_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +133,7 @@ class Verification:
         row, found = each.row, store.look(each.entry.target)
         if found is None or row.seen is None:
             each.problem = "nothing is at the target any more"
-        elif (found.st_size, found.st_mtime_ns) != (row.seen.size, row.seen.mtime_ns):
+        elif (found.st_size, mtime_of(found)) != (row.seen.size, row.seen.mtime_ns):
             each.problem = "what was moved there was changed since"
         elif sources.look(each.entry.source) is not None:
             each.problem = CAME
