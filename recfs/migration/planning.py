@@ -161,7 +161,12 @@ def _told(row: Row, columns: Mapping[str, str], expired: frozenset[str]) -> str:
     elif status in expired or status in EXPIRED_STATUS:
         told["expires"] = NOW if status in expired else ""
     was = {column: row.paths.get(Slot(column), "") for column in sorted(columns)}
-    told |= {"status": row.status[:_TOLD], "name": row.name[:_TOLD], "columns": dict(sorted(columns.items())), "was": was}
+    told |= {
+        "status": row.status[:_TOLD],
+        "name": row.name[:_TOLD],
+        "columns": dict(sorted(columns.items())),
+        "was": was,
+    }
     return _json(told)
 
 

@@ -115,6 +115,9 @@ def test_a_table_in_the_tree_is_a_file_of_it_or_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "tree/pipe.csv")
     with pytest.raises(InvalidArgument, match=r"pipe\.csv is no regular file"):
         made(tmp_path, f'[tables.t]\ntree_file = "pipe.csv"{rules}')
+    os.mkfifo(tmp_path / "beside.csv")
+    with pytest.raises(InvalidArgument, match=r"beside\.csv is no regular file"):
+        made(tmp_path, f'[tables.t]\nfile = "beside.csv"{rules}')
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/t.csv").write_text("name\n", "utf-8")
     (tmp_path / "tree/folder").symlink_to(tmp_path / "outside")

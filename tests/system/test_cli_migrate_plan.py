@@ -235,7 +235,9 @@ def test_paths_that_an_update_has_set_and_its_copy_of_the_database_need_nobody(o
     copy.write_bytes(old.database.read_bytes())
     plan = old.planned("--db", old.database, code=1)
     assert lines(plan) == wanted
-    assert [key for key in plan.made_of if key.startswith("missing")] == ["missing users/4/recordings/9 local_video_path"]
+    assert [key for key in plan.made_of if key.startswith("missing")] == [
+        "missing users/4/recordings/9 local_video_path"
+    ]
     assert [each.action for each in plan.entries if each.source == copy.name.encode()] == [Action.SKIP]
 
 

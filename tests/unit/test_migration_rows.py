@@ -35,7 +35,9 @@ def test_a_date_is_understood_however_it_is_written(value: Value) -> None:
     assert date_of(value) == WHEN
 
 
-@pytest.mark.parametrize("value", [0, 1, -SECONDS, 946_684_799, "20310509", 2031, 2_451_544.0, float("nan"), -1e300, float("-inf")])
+@pytest.mark.parametrize(
+    "value", [0, 1, -SECONDS, 946_684_799, "20310509", 2031, 2_451_544.0, float("nan"), -1e300, float("-inf")]
+)
 def test_a_number_of_a_moment_before_2000_is_no_date(value: Value) -> None:
     with pytest.raises(ValueError, match="no date"):
         date_of(value)

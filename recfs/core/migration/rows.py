@@ -170,10 +170,11 @@ def _shown(value: Value) -> str:
 def date_of(value: Value) -> datetime | None:
     """A date of a database, in UTC; None where there is none, or never.
 
-    ISO 8601 with a blank or a T, as SQLite, SQLAlchemy and PostgreSQL write it (UTC where no zone is told),
-    PostgreSQL's `infinity` and SQLite's (`9e999`), and numbers of seconds, milliseconds, microseconds or nanoseconds since 1970, by how large
-    they are; or of days, as SQLite's julianday() counts them. No number means a moment before 2000: what would is
-    something else, which nobody is to take for an expiry long ago. Raises ValueError for that, and anything else.
+    ISO 8601 with a blank or a T, as SQLite, SQLAlchemy and PostgreSQL write it (UTC where no zone is told); infinity,
+    as PostgreSQL (`infinity`) and SQLite (`9e999`) have it; and numbers of seconds, milliseconds, microseconds or
+    nanoseconds since 1970, by how large they are, or of days, as SQLite's julianday() counts them. No number means a
+    moment before 2000: what would is something else, which nobody is to take for an expiry long ago. Raises ValueError
+    for that, and anything else.
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
