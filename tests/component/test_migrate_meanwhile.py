@@ -145,3 +145,27 @@ def test_files_with_times_of_any_year_come_and_go(tmp_path: Path, seconds: int) 
     assert migration.verify().is_clean
     migration.undo()
     assert source.read_bytes() == b"film"
+
+
+@pytest.mark.parametrize("by_rename", [False, True])
+def test_directories_that_a_killed_run_had_just_made_go_with_the_rollback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_rename: bool
+) -> None:
+    migration = Migration(tmp_path)
+    migration.file("film.mp4", b"film", SOURCE)
+    if by_rename:
+        migration.at_home()
+    (migration.store / "users").mkdir()
+    really = Tree.make_parents
+
+    def killed(tree: Tree, path: bytes, owner: tuple[int, int] | None = None) -> list[bytes]:
+        really(tree, path, owner)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(Tree, "make_parents", killed)
+        with pytest.raises(KeyboardInterrupt):
+            migration.move() if by_rename else migration.run()
+    assert migration.at(SOURCE).parent.is_dir()
+    migration.undo()
+    assert list(migration.store.rglob("*")) == [migration.store / "users"]

@@ -60,12 +60,15 @@ class Moving:
             for chunk in _chunks(moved):
                 begun = [each for entry in chunk if (each := self._begun(entry, sources, store)) is not None]
                 made: list[bytes] = []
+                lacking = store.lacking(entry.target for entry, _ in begun)
+                self._state.put((), lacking)  # before they are made, as a run does
                 for entry, row in begun:
                     try:
                         made += store.make_parents(entry.target, self._destination.owner(store, entry.target))
                     except (OSError, FsError) as error:
                         row.problem, row.brought = f"at the target: {reason_of(error)}", Brought.NOTHING
                 self._state.put([row for _, row in begun], made)
+                self._state.forget_directories(lacking.difference(made))
                 for entry, row in begun:
                     if not row.problem:
                         self._move(entry, row, sources, store)

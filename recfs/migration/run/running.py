@@ -262,6 +262,8 @@ class Run:
         if batch.items[0].way is Way.PROVE:
             return pool.submit(self._all_proven, batch)
         way, made = batch.items[0].way, list[bytes]()
+        lacking = batch.tree.lacking(item.entry.target for item in batch.items)
+        self._state.put((), lacking)  # before they are made: what is killed in between leaves none that nobody knows
         owner = self._destination.owner(batch.tree, batch.items[0].entry.target)
         users: dict[bytes, tuple[int, int] | None] = {}
         room: Room | None = None
@@ -290,6 +292,7 @@ class Run:
             batch.need += item.need
             item.begin()
         self._state.put([item.row for item in batch.items], made)
+        self._state.forget_directories(lacking.difference(made))
         if not batch.items or batch.queue.name in self._outcome.users or self._outcome.stopped is not None:
             return pool.submit(rsync.Ended, 0, "")
         batch.farm = self._farm.planted((item.entry.target, item.fd) for item in batch.items)

@@ -89,6 +89,8 @@ class State:
     def forget_directories(self, directories: Iterable[bytes]) -> None:
         """Keep that directories are gone again. Raises OutOfSpace, IoFailure."""
         gone = list(directories)
+        if not gone:
+            return
         with _told(self.plan), self._db:
             self._db.executemany("DELETE FROM directories WHERE path = ?", ((each,) for each in gone))
         self.directories.difference_update(gone)

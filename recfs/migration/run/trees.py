@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Self
 from recfs.core.bounds import time_ns
 from recfs.core.migration.escapes import escaped
 from recfs.core.migration.steps import Seen
-from recfs.errors import InvalidPath
+from recfs.errors import FsError, InvalidPath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
     from recfs.errors import RecfsError
@@ -131,6 +131,26 @@ class Tree:
         """Give what lies at *path* to *owner*, uid and gid. Raises OSError."""
         folder, name = self._at(path)
         os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
+
+    def lacking(self, paths: Iterable[bytes]) -> set[bytes]:
+        """The directories that *paths* take and that are not there; what cannot be looked at is left out."""
+        found: set[bytes] = set()
+        there: set[bytes] = set()
+        for path in paths:
+            parts = path.split(b"/")[:-1]
+            above = [b"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+            for depth, folder in enumerate(above):
+                if folder in there:
+                    continue
+                try:
+                    is_there = folder not in found and self.look(folder) is not None
+                except (OSError, FsError):
+                    break
+                if not is_there:
+                    found.update(above[depth:])
+                    break
+                there.add(folder)
+        return found
 
     def make_parents(self, path: bytes, owner: tuple[int, int] | None = None) -> list[bytes]:
         """Make the directories that *path* takes; which were made. Raises InvalidPath where something is in the way.
