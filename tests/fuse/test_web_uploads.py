@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import http.client
+import json
 import os
 import random
 import socket
@@ -310,3 +311,35 @@ def test_a_daemon_that_is_killed_leaves_one_file_for_who_goes_on(own_gateway: Ga
         told = upload(own_gateway, where)
         assert (told.status, told.headers["etag"]) == (200, f'"{SHA256}"')
         one_file(store, number)
+
+
+def test_chunks_come_in_any_order_however_many_there_are(gateway: GatewayProcess) -> None:
+    """Half of 600 lie apart from each other in between: more than the attributes of a directory have room for."""
+    data, size = DATA[:60_000], 100
+    wanted = {"length": len(data), "user": "5", "recording": "611", "filename": "a.mp4", "chunk_bytes": size}
+    begun = gateway.ask("POST", "uploads", {"Content-Type": "application/json"}, json.dumps(wanted).encode())
+    assert begun.status == 201, begun.body
+    where = begun.json()["upload_href"]
+    order = [*range(0, 600, 2), *range(1, 600, 2)]
+    for at in order:
+        sent = gateway.ask("POST", f"{where}/chunks/{at}", body=data[at * size : (at + 1) * size])
+        assert sent.status == 200, (at, sent.body)
+    done = gateway.ask("POST", f"{where}/complete")
+    assert (done.status, done.json()["sha256"]) == (201, hashlib.sha256(data).hexdigest())
+    source = gateway.root / "users/5/recordings/611/source.mp4"
+    assert not [name for name in os.listxattr(source) if name.startswith("user.upload.")]
+
+
+def test_an_upload_that_is_begun_has_room_to_go_on(gateway: GatewayProcess) -> None:
+    """Whatever is told of it: a plan that filled the attributes of its directory was taken, and its bytes never."""
+    data, statuses = DATA[:1000], set()
+    for size in range(1500, 3000, 50):
+        about = metadata(filename="\N{GRINNING FACE}" * 20 + ".mp4", recording=str(20_000 + size), note="x" * size)
+        begun = gateway.ask("POST", "uploads", {**TUS, **about, "Upload-Length": "1000"})
+        statuses.add(begun.status)
+        if begun.status == 201:
+            sent = gateway.ask("PATCH", begun.headers["location"], {**STREAM, "Upload-Offset": "0"}, data)
+            assert sent.status == 204, (size, sent.body)
+        else:
+            assert begun.problem == "UploadRefused", begun.body
+    assert statuses == {201, 422}

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
+from recfs.client.errors import UploadRefused
 from recfs.client.uploads import ALLOWED_EXTENSIONS, attribute, check_upload
 from recfs.web.uploads.errors import Changed, OverLimit
 from recfs.web.uploads.plan import ANYTHING, NOTHING, Plan, UploadId
@@ -20,6 +21,8 @@ _QUOTA = "user.recfs.quota."
 
 def admit(folders: Folders, plan: Plan, *, allowed: frozenset[str] = ALLOWED_EXTENSIONS) -> None:
     """Raise what an upload would be refused for: OverLimit, UploadRefused, FileExistsError, Changed, OSError."""
+    if not plan.fits():  # said before any byte, not when there is no room to note that some have come
+        raise UploadRefused("what is told of this upload, with its path and name, is too long: tell less")
     if plan.is_source:
         check_upload(plan.path[0], plan.length, allowed=allowed)
     user = folders("users", plan.id.user)

@@ -19,6 +19,10 @@ MAX_BYTES: Final = 1 << 60
 NOTHING: Final = ""
 ANYTHING: Final = "*"
 _MAX_TEXT: Final = 4096
+_MOST_BYTES: Final = 3300
+_MOST_BYTES_ALONE: Final = 3600
+"""What a plan may take of the attributes of its directory, which has 4 KiB for all: beside it is noted what has come, of
+an upload that goes on, and its end."""
 _UNFINISHED: Final = (".tmp", ".part", ".partial", ".crdownload")
 _MAX_NS: Final = (1 << 63) - 1
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -134,7 +138,12 @@ class Plan:
     def dump(self) -> bytes:
         """Give it as it is kept."""
         told = asdict(self) | {"id": str(self.id)}
-        return json.dumps(told, separators=(",", ":")).encode("ascii")
+        # As json.loads reads bytes: also names that are no UTF-8.
+        return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+    def fits(self) -> bool:
+        """Whether there is room to keep it, and what becomes of it besides."""
+        return len(self.dump()) <= (_MOST_BYTES if self.resumable else _MOST_BYTES_ALONE)
 
     @classmethod
     def load(cls, id: UploadId, raw: bytes) -> Plan:

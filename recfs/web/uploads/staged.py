@@ -4,7 +4,7 @@ All here are blocking calls, for threads. There is no other book of uploads: who
 daemon reads here how far it was. The directory has the attributes, for directories count towards no limit:
 
     user.upload.plan      what it is to become (`Plan`); written last, so what has one is complete
-    user.upload.progress  which bytes have come
+    user.upload.progress  which bytes have come (`noted`)
     user.upload.wanted    that it is to be committed
     user.upload.sealed    the checksum, written before the file is given its name
     user.upload.end       why it cannot go on
@@ -24,16 +24,15 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from recfs.client.uploads import Upload, attribute, note_upload
-from recfs.web.uploads.errors import NoUpload, Scattered, TooMuch, UploadBusy, UploadGone
+from recfs.web.uploads.errors import NoUpload, TooMuch, UploadBusy, UploadGone
+from recfs.web.uploads.noted import boot, forget_parts, note, noted
 from recfs.web.uploads.plan import MAX_BYTES, Plan, UploadId, is_sha256
 from recfs.web.uploads.received import Received
 
 PLAN: Final = "user.upload.plan"
-PROGRESS: Final = "user.upload.progress"
 WANTED: Final = "user.upload.wanted"
 SEALED: Final = "user.upload.sealed"
 END: Final = "user.upload.end"
@@ -48,17 +47,7 @@ _DATA: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Not to wait for the other side of a FIFO that somebody has put there."""
 _MOST_BUFFERS: Final = 1024
 """IOV_MAX of Linux."""
-_PROGRESS_BYTES: Final = 60_000
-"""Less than an attribute's value may have (semantics, 6.1)."""
 _fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
-
-
-def _boot() -> str:
-    """The boot's id, proc_sys_kernel(5); "" where it cannot be known."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,23 +154,9 @@ def look_in(folders: Folders, folder: int, id: UploadId) -> Found:
         return Found(plan, Received(), _committed(folders, folder, plan), changed_ns)
     if not stat.S_ISREG(info.st_mode):
         raise UploadGone("its bytes were replaced")
-    received, _ = _progress(folder)
+    received, _ = noted(folder, DATA)
     wanted = attribute(folder, WANTED) is not None
     return Found(plan, received, None, max(changed_ns, info.st_mtime_ns), wanted)
-
-
-def _progress(folder: int) -> tuple[Received, Received]:
-    """What has come, and what of it is on stable storage for sure. Nothing of it is believed that cannot be."""
-    raw = attribute(folder, PROGRESS)
-    if raw is None:
-        return Received(), Received()
-    try:
-        told = json.loads(raw)
-        received, synced = Received.parse(told["received"]), Received.parse(told["synced"])
-        # What was noted before a power cut may have reached the disk sooner than the bytes it tells of.
-        return (received if told["boot"] and told["boot"] == _boot() else synced), synced
-    except (ValueError, KeyError, TypeError):
-        return Received(), Received()
 
 
 def _committed(folders: Folders, folder: int, plan: Plan) -> Committed:
@@ -234,7 +209,7 @@ class Held:
         self.received = received
         self.users = 0
         self._synced = synced
-        self._boot = _boot()
+        self._boot = boot()
 
     def write(self, blocks: Sequence[bytes], at: int) -> int:
         """Write blocks one behind the other at an offset, but for what is noted; returns how many bytes they have.
@@ -264,11 +239,7 @@ class Held:
         this one ended. Raises OSError, Scattered.
         """
         received = self.received.plus(first, end)
-        told = {"received": received.text(), "synced": self._synced.text(), "boot": self._boot}
-        raw = json.dumps(told, separators=(",", ":")).encode("ascii")
-        if len(raw) > _PROGRESS_BYTES:
-            raise Scattered("send chunks that are nearer to the first ones")
-        os.setxattr(self.folder, PROGRESS, raw)
+        note(self.folder, self.data, received, self._synced, self._boot)
         os.fsync(self.data)
         self.received = self._synced = received
 
@@ -276,7 +247,11 @@ class Held:
         """Close the bytes, so that they are sealed. The lock stays. Raises OSError."""
         if self.data >= 0:
             data, self.data = self.data, -1
-            os.close(data)
+            try:
+                if self.plan.resumable:
+                    forget_parts(data)
+            finally:
+                os.close(data)
 
     def close(self) -> None:
         """Let go of everything. Raises nothing: what could not be written was told by `note`."""
@@ -318,7 +293,7 @@ def hold(folders: Folders, id: UploadId) -> tuple[Found, Held | None]:
         data = os.open(DATA, _DATA, dir_fd=folder)
         if not stat.S_ISREG(os.fstat(data).st_mode) or attribute(data, MARK) != str(id).encode():
             raise UploadGone("its bytes were replaced")
-        received, synced = _progress(folder)
+        received, synced = noted(folder, DATA)
     except BaseException:
         if data >= 0:
             os.close(data)

@@ -17,7 +17,7 @@ import pytest
 
 from recfs.client.errors import InvalidName
 from recfs.client.uploads import attribute
-from recfs.web.uploads import service, staged
+from recfs.web.uploads import noted, service, staged
 from recfs.web.uploads.body import Body
 from recfs.web.uploads.commit import commit
 from recfs.web.uploads.errors import (
@@ -242,7 +242,7 @@ def test_after_a_power_cut_only_what_was_synced_for_sure_is_believed(tree: Path)
 
     run(tree, begin)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(staged, "_boot", lambda: "another boot")
+        patched.setattr(noted, "boot", lambda: "another boot")
         run(tree, later)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from recfs.web.uploads import hands, service, staged
+from recfs.client.errors import UploadRefused
+from recfs.web.uploads import hands, noted, service, staged
 from recfs.web.uploads.body import BATCH_BYTES, Body, Checksum
 from recfs.web.uploads.commit import commit
 from recfs.web.uploads.errors import (
@@ -26,7 +27,7 @@ from recfs.web.uploads.errors import (
     WrongChecksum,
     WrongOffset,
 )
-from recfs.web.uploads.plan import UploadId
+from recfs.web.uploads.plan import CHUNK_BYTES, UploadId
 from recfs.web.uploads.service import Uploads
 from tests.component.web.staging import DATA, ID, SHA256, Sent, body, files_of, plan, run, uploads_of
 
@@ -294,7 +295,8 @@ def test_a_chunk_and_what_goes_on_at_the_end_do_not_send_at_once(tree: Path) -> 
 
 
 def test_what_is_in_too_many_pieces_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staged, "_PROGRESS_BYTES", 100)
+    monkeypatch.setattr(noted, "_MOST_BYTES", 100)
+    monkeypatch.setattr(noted, "_FEW_BYTES", 0)
 
     async def work(uploads: Uploads) -> None:
         await uploads.create(plan(chunk_bytes=10_000))
@@ -302,6 +304,46 @@ def test_what_is_in_too_many_pieces_is_refused(tree: Path, monkeypatch: pytest.M
         with pytest.raises(Scattered):
             await uploads.chunk(ID, 4, body(DATA[40_000:50_000]))
         await uploads.chunk(ID, 1, body(DATA[10_000:20_000]))
+
+    run(tree, work)
+
+
+def test_many_pieces_are_noted_with_the_bytes_and_leave_nothing_there(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noted, "_FEW_BYTES", 120)
+    last = len(DATA) // 10_000
+
+    async def scattered(uploads: Uploads) -> None:
+        await uploads.create(plan(chunk_bytes=10_000))
+        for at in range(0, last, 2):
+            await uploads.chunk(ID, at, body(DATA[at * 10_000 : (at + 1) * 10_000]))
+
+    async def gone_on(uploads: Uploads) -> None:
+        assert len((await uploads.look(ID)).received.ranges) == last // 2
+        for at in range(1, last, 2):
+            found = await uploads.chunk(ID, at, body(DATA[at * 10_000 : (at + 1) * 10_000]))
+        assert found.received.whole(len(DATA))
+        assert noted.PARTS in os.listxattr(tree / f"temp/5/{ID.job}/data")
+        assert (await uploads.complete(ID)).sha256 == SHA256
+
+    run(tree, scattered)
+    run(tree, gone_on)
+    source = tree / "users/5/recordings/142/source.mp4"
+    assert source.read_bytes() == DATA
+    assert not [name for name in os.listxattr(source) if name.startswith("user.upload.")]
+
+
+def test_what_would_leave_no_room_to_note_its_bytes_is_refused_before_any(tree: Path) -> None:
+    async def work(uploads: Uploads) -> None:
+        with pytest.raises(UploadRefused, match="too long"):
+            await uploads.create(plan(metadata="x" * 3100))
+        largest = plan(metadata="x" * (3300 - len(plan().dump())), chunk_bytes=CHUNK_BYTES)
+        assert len(largest.dump()) == 3300
+        await uploads.create(largest)
+        assert (await uploads.append(ID, 0, body(DATA[:1000]))).received.prefix == 1000
+        assert (await uploads.append(ID, 1000, body(DATA[1000:]))).committed is not None
+        assert (await uploads.look(ID)).plan == largest
 
     run(tree, work)
 
