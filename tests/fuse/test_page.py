@@ -159,6 +159,7 @@ class Site:
         self.tokens = {
             "admin": str(tokens.add(Role.ADMIN, (), "Operations")[1]),
             "user": str(tokens.add(Role.USER, ("5",), "Studio 5")[1]),
+            "other": str(tokens.add(Role.USER, ("9",), "Lectures")[1]),
         }
         self.gateway.start()
         # A name: addresses of numbers are not trusted with cookies that are for TLS alone.
@@ -307,6 +308,46 @@ def test_an_upload_goes_on_after_a_reload_and_is_played_shared_deleted_and_broug
     assert (folder / "transcription/subtitles.en.vtt").read_text() == subtitles()
     page.get_by_role("button", name="Log out").click()
     page.wait_for_url(f"{site.url}/login")
+    visit.end()
+
+
+def test_an_upload_is_left_alone_by_other_tabs_and_by_others_who_log_in(
+    site: Site, browser: Browser, outside: Path
+) -> None:
+    """A tab that looked at what was begun stopped what another one sent; what was somebody else's was forgotten."""
+    from playwright.sync_api import expect
+
+    large = enlarged(site.film, outside / "Two tabs.mp4", LARGE)
+    visit = Visit(browser, site)
+    page = visit.log_in("user", "/uploads")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_label("Recording", exact=True).fill("901")
+    page.set_input_files("#files", large)
+    expect(page.locator(".upload .figures")).to_contain_text(re.compile(r"\b[1-9]\d?(\s|\xa0)%"))
+    other = visit.context.new_page()
+    other.goto(f"{site.url}/uploads")
+    expect(other.locator(".upload .chip")).to_have_text("Unfinished")
+    expect(page.locator(".upload .chip")).to_have_text("Done")
+    assert {each[1] for each in visit.answers if each[0] == "PATCH"} == {204}
+    other.close()
+
+    page.get_by_label("Recording", exact=True).fill("902")
+    page.set_input_files("#files", large)
+    figures = page.locator(".upload .figures").first
+    expect(figures).to_contain_text(re.compile(r"\b[1-7]\d(\s|\xa0)%"))
+    page.reload()
+    expect(page.locator(".upload .chip")).to_have_text("Unfinished")
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url(f"{site.url}/login")
+    visit.log_in("other", "/uploads")
+    expect(page.locator("#no-uploads")).to_be_visible()
+    assert page.locator(".upload").count() == 0
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url(f"{site.url}/login")
+    visit.log_in("user", "/uploads")
+    expect(page.locator(".upload .chip")).to_have_text("Unfinished")
+    page.locator(".upload").get_by_role("button", name="Give up").click()
+    expect(page.locator(".upload .chip")).to_have_text("Given up")
     visit.end()
 
 

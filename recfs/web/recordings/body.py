@@ -41,6 +41,7 @@ _TAKEN_MS: Final = 5
 """So long a thread that nobody else wants waits for a fast reader, who nearly always takes the next bytes sooner."""
 _SLOW_S: Final = 0.5
 """A read that took longer than this has those that follow done among the slow ones."""
+_NOT_ANY_MORE: Final = "whoever gets it may not have it any more"
 
 
 class _CutOff(Exception):
@@ -125,12 +126,12 @@ class FileBody(Response):
                 if gone.done():
                     return False
                 if not self._still():
-                    raise _CutOff("whoever gets it may not have it any more")
+                    raise _CutOff(_NOT_ANY_MORE)
                 size = min(BLOCK_BYTES, end - at)
                 last = size == left
                 if self._begun and copies and end - at > FIRST_BYTES:
                     size = min(BLOCK_BYTES if copier.borrowed_tokens else COPY_BYTES, end - at)
-                    copy = _Copy(opened, at, size, size == left, copier, buffer)
+                    copy = _Copy(opened, at, size, size == left, copier, buffer, self._still)
                     await send({"type": COPIED, "copy": copy})
                     if copy.sent < size:  # the connection ended meanwhile
                         return False
@@ -160,15 +161,19 @@ class _Copy:
     """A part of a file that a thread brings into a connection."""
 
     def __init__(
-        self, opened: Opened, at: int, size: int, last: bool, limiter: CapacityLimiter, buffer: memoryview
-    ) -> None:
+        self, opened: Opened, at: int, size: int, last: bool, limiter: CapacityLimiter, buffer: memoryview,
+        still: Callable[[], bool],
+    ) -> None:  # fmt: skip
         self._opened, self._at, self._end, self._last, self._limiter = opened, at, at + size, last, limiter
+        self._still = still
         self._buffer = buffer
         self._unsent = self._buffer[:0]
         self.size, self.sent, self.longest_s = size, 0, 0.0
 
     async def step(self, descriptor: int) -> Step:
         """Write as long as the connection takes something. Raises OSError, _CutOff."""
+        if not self._still():  # of a slow reader a copy takes long, and has many of these
+            raise _CutOff(_NOT_ANY_MORE)
         return await in_thread(self._limiter, partial(self._step, descriptor))
 
     def _step(self, descriptor: int) -> Step:

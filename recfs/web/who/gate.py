@@ -65,7 +65,7 @@ class Gate:
         return found
 
     def login(self, request: Request, token: str) -> str:
-        """The id of the grant of a token that somebody logs in with. Raises Problem("Unauthorized"), as `principal`."""
+        """The id of the grant of a token that somebody logs in with. Raises Problem, as `principal`."""
         address = self.noted_address(request)
         try:
             grant = self.tokens.of_token(token.strip())
@@ -74,6 +74,7 @@ class Gate:
         if grant is None:
             wait_s = self._refused.take(address)
             raise too_many(_REFUSED, wait_s) if wait_s else Problem("Unauthorized", "this token is not good")
+        self._asked.check(f"login {grant.id}")  # each session is synced to the disk
         return grant.id
 
     def still(self, principal: Principal) -> bool:

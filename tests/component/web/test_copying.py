@@ -101,6 +101,29 @@ def test_what_is_sent_does_not_wait_for_what_was_sent_before(tmp_path: Path, mon
     assert found[0]
 
 
+@pytest.mark.expect_log("sent in part: whoever gets it may not have it any more")
+def test_whoever_reads_slowly_gets_nothing_more_when_the_token_is_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is copied in one go."""
+    monkeypatch.setattr(body, "COPY_BYTES", SIZE)
+    waiting = threading.Event()
+    waits = DeadlineProtocol.waits_for_reader
+
+    def noted(self: DeadlineProtocol) -> None:
+        waits(self)
+        waiting.set()
+
+    monkeypatch.setattr(DeadlineProtocol, "waits_for_reader", noted)
+    with Running(tmp_path)() as gateway:
+        sock = gateway.connect(4096)
+        sock.sendall(gateway.head())
+        assert waiting.wait(30)
+        gateway.site.context.gate.tokens.revoke(gateway.site.token.split("_")[1])
+        assert len(ended(sock)) < SIZE
+        sock.close()
+
+
 def _changed(gateway: Running) -> None:
     os.utime(gateway.site.root / PLACE, ns=(1, 1))
 

@@ -212,6 +212,9 @@ def test_a_logout_ends_the_session_for_whoever_has_kept_the_cookie(scratch: Path
         ({HEADER: "1", "Sec-Fetch-Site": "same-site"}, 403),
         ({HEADER: "1", "Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"}, 403),
         ({HEADER: "1", "Origin": "null"}, 403),
+        ({HEADER: "1", "Sec-Fetch-Site": "same-origin", "Origin": "null"}, 201),
+        ({HEADER: "1", "Sec-Fetch-Site": "cross-site", "Origin": "null"}, 403),
+        ({HEADER: "1", "Sec-Fetch-Site": "none", "Origin": "null"}, 403),
         ({HEADER: "1", "Origin": f"https://{HOST}"}, 403),
         ({HEADER: "1", "Origin": f"http://{HOST}.evil.example"}, 403),
         ({HEADER: "1", "Origin": f"http://{HOST}:8080"}, 403),
@@ -392,6 +395,21 @@ def test_a_token_has_so_many_requests_and_another_has_its_own(scratch: Path) -> 
         refused = await gateway.ask("GET", ME, token="user")
         assert (refused.problem, refused.headers["retry-after"]) == ("TooManyRequests", "1000")
         assert (await gateway.ask("GET", ME, token="other")).status == 200
+
+    run(scratch, story, requests_per_s=0.001, requests_burst=3)
+
+
+def test_a_token_logs_in_no_more_often_than_it_may_ask(scratch: Path) -> None:
+    """Each session is synced to the disk."""
+
+    async def story(gateway: Gateway) -> None:
+        told = {"token": gateway.tokens["user"]}
+        answers = [
+            await gateway.ask("POST", "/api/v1/session", json_body=told, headers={HEADER: "1"}) for _ in range(4)
+        ]
+        assert [each.status for each in answers] == [204, 204, 204, 429]
+        assert answers[-1].headers["retry-after"] == "1000"
+        assert (await gateway.ask("GET", ME, token="user")).status == 200, "whoever has a session goes on"
 
     run(scratch, story, requests_per_s=0.001, requests_burst=3)
 

@@ -392,6 +392,18 @@ def test_forms_of_other_sites_are_refused(tmp_path: Path) -> None:
     with_answers(tmp_path, story)
 
 
+def test_the_page_s_own_form_is_taken_where_its_browser_hides_the_origin(tmp_path: Path) -> None:
+    """As it does where it is told to send no Referer, by an extension say; Sec-Fetch-Site still tells whose it is."""
+
+    async def story(gateway: Gateway) -> None:
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "null", "Sec-Fetch-Site": "same-origin"}
+        body = f"token={gateway.tokens['user']}".encode()
+        answer = await gateway.ask("POST", "/login", body=body, headers=headers)
+        assert (answer.status, answer.headers["location"]) == (303, "/")
+
+    with_answers(tmp_path, story)
+
+
 def test_forms_are_small_and_are_forms(tmp_path: Path) -> None:
     async def story(gateway: Gateway) -> None:
         def refused(answer: Answer) -> int:

@@ -202,17 +202,26 @@ function unfinishedLike(file, user) {
   return kept().find(([key, each]) => each.metadata.user === user && wanted(key, each))?.[1].metadata;
 }
 
-/** Show what was not ended, as far as the gateway still has it. */
+/** Show what was not ended, as far as the gateway still has it. Asked for as a list: HEAD would stop whoever sends. */
 async function unfinished() {
-  for (const [key, each] of kept()) {
-    const answer = await fetch(each.uploadUrl, { method: "HEAD", headers: { "Tus-Resumable": "1.0.0" } });
-    if (answer.status === 404 || answer.status === 410) {
-      localStorage.removeItem(key);
-    } else if (answer.ok) {
+  // Notes of users whom this reader does not write for are somebody else's who uses this browser: they stay.
+  for (const user of [...form.elements.user.options].map((option) => option.value)) {
+    const own = kept().filter(([, each]) => each.metadata.user === user);
+    const answer = own.length ? await fetch(`${ENDPOINT}?user=${encodeURIComponent(user)}`) : null;
+    if (!answer?.ok) {
+      continue;
+    }
+    const begun = new Map((await answer.json()).items.map((item) => [item.upload_href, item]));
+    for (const [key, each] of own) {
+      const item = begun.get(new URL(each.uploadUrl, location.href).pathname);
+      if (!item) {
+        localStorage.removeItem(key);
+        continue;
+      }
       const row = new Row(key.slice(KEPT.length, key.lastIndexOf("::")), each.metadata.filename);
       row.url = each.uploadUrl;
       row.stored = key;
-      row.moved(Number(answer.headers.get("Upload-Offset")), each.size);
+      row.moved(item.offset ?? 0, each.size);
       row.enter("unfinished", t("js.choose_again"));
     }
   }
