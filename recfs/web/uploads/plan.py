@@ -21,8 +21,8 @@ ANYTHING: Final = "*"
 _MAX_TEXT: Final = 4096
 _MOST_BYTES: Final = 3300
 _MOST_BYTES_ALONE: Final = 3600
-"""What a plan may take of the attributes of its directory, which has 4 KiB for all: beside it is noted what has come, of
-an upload that goes on, and its end."""
+"""What a plan may take of the attributes of its directory, which has 4 KiB for all: beside it is noted what has come,
+if the upload goes on, and its end."""
 _UNFINISHED: Final = (".tmp", ".part", ".partial", ".crdownload")
 _MAX_NS: Final = (1 << 63) - 1
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")

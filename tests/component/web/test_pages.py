@@ -396,7 +396,8 @@ def test_the_page_s_own_form_is_taken_where_its_browser_hides_the_origin(tmp_pat
     """As it does where it is told to send no Referer, by an extension say; Sec-Fetch-Site still tells whose it is."""
 
     async def story(gateway: Gateway) -> None:
-        headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "null", "Sec-Fetch-Site": "same-origin"}
+        kind = "application/x-www-form-urlencoded"
+        headers = {"Content-Type": kind, "Origin": "null", "Sec-Fetch-Site": "same-origin"}
         body = f"token={gateway.tokens['user']}".encode()
         answer = await gateway.ask("POST", "/login", body=body, headers=headers)
         assert (answer.status, answer.headers["location"]) == (303, "/")
