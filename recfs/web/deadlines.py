@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
 from recfs.web import framing
@@ -216,8 +217,19 @@ class DeadlineProtocol(CopyingProtocol):
             # Behind its answer a body is read and dropped, for a time (RFC 9112, 9.6): many clients read that when they
             # have sent all, and a connection that is closed before takes it from them.
             self._linger_timer = self.loop.call_later(self._settings.linger_s, self.transport.abort)
-        super().on_body(body)
+        self._take(body)
         self._held_up = self._held_up or self.flow.read_paused
+
+    def _take(self, body: bytes) -> None:
+        """Keep some of the body until the application asks: a large piece as it is, where uvicorn copies it twice."""
+        cycle: Any = self.cycle
+        if len(body) > HIGH_WATER_LIMIT and not cycle.body and not cycle.response_complete:
+            cycle.body = body
+            super().on_body(b"")
+            return
+        if isinstance(cycle.body, bytes):
+            cycle.body = bytearray(cycle.body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """All of a request is here."""
