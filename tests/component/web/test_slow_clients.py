@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
 import time
@@ -357,3 +358,21 @@ def test_a_body_of_many_small_pieces_is_read_in_portions(tmp_path: Path, monkeyp
         assert (gateway.site.root / "users/5/recordings/142/small.mp4").read_bytes() == b"a" * 100_000
         small = next(at for at, size in enumerate(portions) if size > 6 * FEW_PIECES)
         assert max(portions[small + 1 :]) <= PORTION_BYTES
+
+
+def test_a_body_of_large_and_small_pieces_is_one_file(tmp_path: Path) -> None:
+    """Large ones are kept as they are until they are asked for, and small ones behind them are put to them."""
+    data = random.Random(5).randbytes(3 << 20)
+    with Running(tmp_path)() as gateway:
+        for seed in range(4):
+            place, pick, at = f"users/5/recordings/142/mixed-{seed}.bin", random.Random(seed), 0
+            sock = gateway.connect()
+            sock.sendall(gateway.head("PUT", f"{API}/{place}", "Transfer-Encoding: chunked"))
+            while at < len(data):
+                piece = data[at : at + pick.choice((1, 7, 3000, 65_537, 200_000, 400_000))]
+                sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+                at += len(piece)
+            sock.sendall(b"0\r\n\r\n")
+            assert b" 201 " in sock.recv(4096)
+            sock.close()
+            assert (gateway.site.root / place).read_bytes() == data
