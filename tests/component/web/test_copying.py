@@ -15,7 +15,7 @@ import pytest
 
 from recfs.web.copying import Step
 from recfs.web.deadlines import DeadlineProtocol
-from recfs.web.recordings import body, copy
+from recfs.web.recordings import body
 from tests.component.web.running import SIZE, SOURCE, Running
 from tests.component.web.test_slow_clients import ended, until
 
@@ -60,13 +60,13 @@ def test_no_block_of_a_large_file_passes_through_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copiers: set[int] = set()
-    step = copy.FileCopy._step
+    step = body._Copy._step
 
-    def noted(self: copy.FileCopy, descriptor: int) -> Step:
+    def noted(self: body._Copy, descriptor: int) -> Step:
         copiers.add(threading.get_ident())
         return step(self, descriptor)
 
-    monkeypatch.setattr(copy.FileCopy, "_step", noted)
+    monkeypatch.setattr(body._Copy, "_step", noted)
     written: list[int] = []
     made = DeadlineProtocol.connection_made
     loops: set[int] = set()
@@ -136,30 +136,22 @@ def _unreadable(_gateway: Running) -> None:
     raise OSError(errno.ECONNABORTED, "a fault of the mount's, and not of the connection")
 
 
-def _unmapped(*_args: object, **_more: object) -> None:
-    raise OSError(errno.ENODEV, "as of files with direct I/O")
-
-
 @pytest.mark.expect_log("sent in part")
-@pytest.mark.parametrize("is_mapped", [True, False])
 @pytest.mark.parametrize("trouble", [_changed, _shorter, _unreadable])
 def test_what_changes_or_cannot_be_read_while_it_is_copied_does_not_come_to_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Running], None], is_mapped: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Running], None]
 ) -> None:
-    monkeypatch.setattr(copy, "MAPPED_BYTES", copy.PIECE_BYTES)
-    if not is_mapped:
-        monkeypatch.setattr("mmap.mmap", _unmapped)
     with Running(tmp_path)() as gateway:
         content = content_of(gateway)
-        read, reads = copy.FileCopy.read, [0]
+        read, reads = body._Copy.read, [0]
 
-        def reading(self: copy.FileCopy) -> None:
+        def reading(self: body._Copy) -> None:
             reads[0] += 1
             if reads[0] == 40:
                 trouble(gateway)
             read(self)
 
-        monkeypatch.setattr(copy.FileCopy, "read", reading)
+        monkeypatch.setattr(body._Copy, "read", reading)
         told: list[Any] = []
         gateway.site.context.listeners.append(told.append)
         connection = gateway.connect()
@@ -171,32 +163,6 @@ def test_what_changes_or_cannot_be_read_while_it_is_copied_does_not_come_to_its_
         until(lambda: len(told) == 1)
         assert told[0].outcome == "broken"
         assert told[0].sent_bytes == len(came)
-
-
-def test_what_cannot_be_mapped_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmap.mmap", _unmapped)
-    with Running(tmp_path)() as gateway:
-        connection = http.client.HTTPConnection(*gateway.address, timeout=60)
-        assert asked(gateway, connection) == (200, content_of(gateway))
-        connection.close()
-
-
-def test_the_last_bytes_are_read_and_only_then_is_the_file_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of what is mapped only what lies in the connection already can change no more."""
-    ends: list[tuple[bool, bool]] = []
-    read = copy.FileCopy.read
-
-    def reading(self: copy.FileCopy) -> None:
-        read(self)
-        ends.append((self._map is not None, self._at == self._end))
-
-    monkeypatch.setattr(copy.FileCopy, "read", reading)
-    with Running(tmp_path)() as gateway:
-        assert gateway.get() == (200, SIZE)
-    assert ends[-1] == (False, True)
-    assert sum(is_mapped for is_mapped, _ in ends) >= (SIZE - (1 << 20)) // copy.MAPPED_BYTES
 
 
 def test_a_reader_that_leaves_in_the_middle_ends_it_and_the_file_is_closed(tmp_path: Path) -> None:

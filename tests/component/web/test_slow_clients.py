@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recfs.web.deadlines import FEW_PIECES, MOST_WAITING, PORTION_BYTES, DeadlineProtocol
 from recfs.web.limiters import WHOLES_OF_USER
-from recfs.web.recordings import body, copy, routes
+from recfs.web.recordings import body, routes
 from recfs.web.recordings.opening import Opened
 from recfs.web.who.tokens import Role
 from tests.component.web.running import LONG_S, SIZE, SOURCE, Running
@@ -259,14 +259,14 @@ def test_a_file_whose_first_read_was_slow_is_read_among_the_slow_ones(
             used.append(gateway.site.context.limiters.slow_reads.borrowed_tokens > 0)
             return real(opened, at, size, last)
 
-        copied = copy.FileCopy.read
+        copied = body._Copy.read
 
-        def copy_one(self: copy.FileCopy) -> None:
+        def copy(self: body._Copy) -> None:
             used.append(gateway.site.context.limiters.slow_reads.borrowed_tokens > 0)
             copied(self)
 
         monkeypatch.setattr(body, "_read", read)
-        monkeypatch.setattr(copy.FileCopy, "read", copy_one)
+        monkeypatch.setattr(body._Copy, "read", copy)
         assert gateway.get() == (200, SIZE)
         assert used[0] is False
         assert len(used) > SIZE >> 20
