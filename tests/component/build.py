@@ -139,7 +139,7 @@ class Filesystem:
                     raise
                 finally:
                     if not self._clean:
-                        self._abandon()
+                        await self._abandon()
         finally:
             made = getattr(self, "parts", None)  # none where the start was refused
             if not self._clean or (
@@ -147,9 +147,11 @@ class Filesystem:
             ):  # a process that ends has nothing open any more
                 self._close_descriptors()
 
-    def _abandon(self) -> None:
+    async def _abandon(self) -> None:
         """Take away what would still be written on the way out."""
         self.faults.die()
+        with trio.CancelScope(shield=True):  # a thread may be at the connection, which no other may touch then
+            await self.parts.catalogue._writable()
         self.parts.backing_files.pool.close = lambda: None  # type: ignore[method-assign]
         self.parts.behind.flush = trio.lowlevel.checkpoint  # type: ignore[method-assign]
         connection = self.parts.catalogue._db
