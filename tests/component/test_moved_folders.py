@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import random
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from recfs.disk.home import homeplan, publisher
+from recfs.stores.steps import Outcome, Step
 
 from .build import OPERATOR, REC, Filesystem, filesystem
 
@@ -172,3 +175,41 @@ async def test_directories_that_have_changed_places_with_those_above(place: Path
         assert await fs.read(f"{REC}/one/two/file") == b"2"
         await fs.drain()
         await fs.assert_consistent()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_it_follows_while_names_change(place: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch after batch, each slow: what is under way is renamed and removed, and the daemon dies at any moment."""
+    chance = random.Random(-seed)
+    apply = publisher.HomePublisher._apply
+
+    def slow(self: publisher.HomePublisher, steps: Sequence[Step]) -> list[Outcome]:
+        time.sleep(chance.uniform(0, 0.02))  # others have their turns
+        outcomes = apply(self, steps)
+        time.sleep(chance.uniform(0, 0.02))
+        return outcomes
+
+    monkeypatch.setattr(publisher.HomePublisher, "_apply", slow)
+    monkeypatch.setattr(publisher, "GATHER_S", 0)
+    async with filesystem(place / "store") as fs:
+        fs.checked_at_end = False
+        await fs.mkdirs(REC)
+        await fs.drain()
+        story = Story(fs, seed)
+        try:
+            for _ in range(4):
+                for _ in range(story.chance.randrange(1, 8)):
+                    await story.change(story.chance.randrange(1, 12))
+                    await fs.parts.behind.flush()
+                if story.chance.random() < 0.5:
+                    await fs.until_stopped(Filesystem.drain, story.chance.randrange(1, 60))
+                await fs.crash()
+                await fs.reopen()
+                await story.look()
+            await fs.drain()
+            await story.look()
+            await fs.assert_consistent()
+            assert os.listdir(fs.root / ".recfs/lost+found") == []
+        except BaseException as error:
+            error.add_note("; ".join(story.told))
+            raise

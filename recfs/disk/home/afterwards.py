@@ -58,7 +58,16 @@ class Afterwards:
             return
         if not (isinstance(job.item, FileNode) and (job.item.staging is not None or job.item.state.is_remote)):
             job.item.home_ino = outcome.home_ino  # else that was done to bytes which the file has no more
+        if job.item.unlinked and job.step.kind in (StepKind.MKDIR, StepKind.SYMLINK):
+            self._number(job.item, outcome.home_ino)
         self._behind.node(job.item)
+
+    def _number(self, removed: Node, home_ino: int) -> None:
+        """What lost its name while it was being made is known by its number from now on."""
+        for entry in self._tree.garbage.values():
+            if entry.ino == removed.ino and entry.home_ino is None:
+                entry.home_ino = home_ino
+                self._behind.garbage(entry, discard=False)
 
     def not_done(self, job: Job, outcome: Outcome, cause: Exception | None) -> None:
         """Take a failed step back, and leave what it was for alone for a while."""

@@ -279,10 +279,12 @@ class HomePublisher(BatchSubscriber):
         """Have the catalogue know the numbers of what was made before it is moved: how should the next start find it,
         where something else was made in its place? Raises IoFailure or OutOfSpace.
         """
-        self._made = {ino for ino in self._made if self._behind.is_dirty(ino)}
+        self._made = {ino for ino in self._made if ino not in self._tree.nodes or self._behind.is_dirty(ino)}
         nodes = self._tree.nodes
-        if any(ino in nodes and nodes[ino].pending for ino in self._made):
+        # What is in memory no more was removed, or the catalogue has all of it.
+        if any(ino not in nodes or nodes[ino].pending for ino in self._made):
             await self._behind.flush()
+            self._made = set()
 
     def _take_on(self, plan: Plan) -> None:
         """What is planned so far is under way. Atomic, after each turn of planning and before anybody else's."""

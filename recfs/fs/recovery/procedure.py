@@ -19,7 +19,7 @@ from recfs.fs.recovery.reconciling import Reconciling
 from recfs.fs.recovery.strays import Strays
 from recfs.fs.recovery.whereabouts import Whereabouts
 from recfs.fs.recovery.writers import Writers
-from recfs.ports.rows import HOLDING_INO, Promise
+from recfs.ports.rows import HOLDING_INO, Pending, Promise
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node
 from recfs.state.tree import INO_RESERVE
 from recfs.stores.local import MARK_XATTR
@@ -255,13 +255,13 @@ class Recovery:
                 nodes.append(node)
         # Only when all of them are known: directories may have changed places with those that they lay in.
         for node, place in [(node, node.moved) for node in nodes if node.moved is not None]:
-            is_entered = False
-            with self._found.aside(node.ino, f"inode {node.ino}, {os.fsdecode(node.name)!r}"):
+            try:
                 self._put(node, place)
-                self._tree.locations.record(node, place)
-                is_entered = True
-            if not is_entered:
+            except IoFailure:  # rows of several moments of one batch: its number tells where it lies
+                self._tree.locations.forget(node, place)
                 node.moved = None
-                nodes.remove(node)
+                node.pending |= 0 if node.pending & Pending.MAKE else Pending.MOVE
+            else:
+                self._tree.locations.record(node, place)
         # Directories first, parents before children: paths below them depend on where they really lie.
         return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))

@@ -12,11 +12,12 @@ from recfs.core.model import Kind, State
 from recfs.disk.staging import Label
 from recfs.fs.recovery.finds import only_in_s3
 from recfs.ports.rows import Pending, Promise
-from recfs.state.nodes import FileNode, Node
+from recfs.state.nodes import FileNode, Garbage, LinkNode, Node
 
 if TYPE_CHECKING:
+    from recfs.disk.home.path_resolver import Place
     from recfs.fs.recovery.finds import Finds
-    from recfs.state.nodes import DirNode, Garbage
+    from recfs.state.nodes import DirNode
 
 log = logging.getLogger("recfs.recovery")
 
@@ -35,11 +36,17 @@ class Whereabouts:
         """Of which it is not decided yet where they lie; inode numbers."""
         self._taken: set[int] = set()
         """Numbers that entries of the home tree are known to have."""
+        self._former: dict[int, Garbage] = {}
+        """What was removed and may still be there, by such numbers …"""
+        self._unnumbered: set[Place] = set()
+        """… and the places of what had none when it was removed."""
 
     def _is_at(self, path: bytes, home_ino: int | None) -> bool:
         """Whether it lies there; of what has no number yet: whether anything does that is not known to be another's."""
         info = self._store.stat(path)
-        return info is not None and (info.st_ino not in self._taken if home_ino is None else info.st_ino == home_ino)
+        if info is None or home_ino is not None:
+            return info is not None and info.st_ino == home_ino
+        return info.st_ino not in self._taken and info.st_ino not in self._former
 
     def share_no_staging(self, nodes: list[Node]) -> None:
         """A staging file that several rows name belongs to the one its label names; the others lost theirs."""
@@ -70,8 +77,12 @@ class Whereabouts:
         not known before, since a batch may have had directories change places with those above them.
         """
         failed: set[int] = set()
+        all_nodes = nodes
         self._open = {node.ino for node in nodes}
         self._taken = {node.home_ino for node in nodes if node.home_ino is not None}
+        removed = [entry for entry in self._tree.garbage.values() if not entry.promised & Promise.TRACE]
+        self._former = {entry.home_ino: entry for entry in removed if entry.home_ino is not None}
+        self._unnumbered = {entry.place for entry in removed if entry.home_ino is None and entry.place is not None}
         is_last = False
         while nodes:
             waiting: list[Node] = []
@@ -87,6 +98,10 @@ class Whereabouts:
                     waiting.append(node)
             is_last = len(waiting) == len(nodes)
             nodes = waiting
+        # Two rows may have told of one place: what lay there, and what was under way to it.
+        for node in all_nodes:
+            if node.moved is not None:
+                self._tree.locations.record(node, node.moved)
         return failed
 
     def _locate(self, node: Node, *, is_last: bool) -> bool:
@@ -105,11 +120,10 @@ class Whereabouts:
         if node.pending & Pending.MAKE and node.moved is not None:
             if not is_last and not self._is_known(node.moved[0]):
                 return False
-            if self._is_at(self._places.home(node), None):
+            if self._made_at(node) is not None:
                 node.pending = (node.pending & ~Pending.MAKE) | Pending.MOVE | Pending.ATTRS  # perhaps without them
             else:
-                self._tree.locations.forget(node, node.moved)
-                node.moved = None
+                self._vacate(node)
         if node.pending & Pending.MAKE:
             if not is_last and not self._is_known(node.parent):
                 return False
@@ -130,6 +144,21 @@ class Whereabouts:
                 return False
             self._search(node)
         return True
+
+    def _vacate(self, node: Node) -> None:
+        """It was not made where it was to be, so nothing can lie in it there: whatever was to follow has to be found,
+        and has the place that its name says until then. None can lie in itself by that.
+        """
+        locations, void = self._tree.locations, [node]
+        for item in void:  # which grows
+            void.extend(other for other in locations.entries.get(item.ino, {}).values() if isinstance(other, Node))
+            gone = (other for other in locations.entries.get(item.ino, {}).values() if isinstance(other, Garbage))
+            inside = [below for other in gone for below in locations.entries.get(other.ino, {}).values()]
+            void.extend(below for below in inside if isinstance(below, Node))
+        for item in void:
+            locations.forget(item, item.moved)
+            item.moved = None
+            self._behind.node(item)  # else the row would say so after another batch, too
 
     def _is_known(self, folder: DirNode | None) -> bool:
         """Whether *folder*, None for the holding area, is where the metadata has it."""
@@ -155,19 +184,36 @@ class Whereabouts:
         """Whether a directory or symlink was made, but the record of it lost. Else it still is to be made."""
         if node.parent.pending & Pending.MAKE:
             return  # what lies there is in an earlier directory of that name
-        path = self._places.home(node)
-        info = self._store.stat(path)
-        if info is None or stat.S_IFMT(info.st_mode) != node.format:
+        info = self._made_at(node)
+        if info is None:
             return
-        occupant = self._tree.locations.occupant((node.parent, node.name))
-        if info.st_ino in self._taken or (occupant is not None and info.st_ino == occupant.home_ino):
-            return  # else what was there has left, and its place was given to this
-        if isinstance(occupant, Node) and occupant.home_ino is None:
+        place = (node.parent, node.name)
+        occupant = self._tree.locations.occupant(place)
+        if place in self._unnumbered or (occupant is not None and occupant.home_ino is None):
             return  # that was made in the batch of which no record is left, and no batch came after it
+        former = self._former.get(info.st_ino)
+        if former is not None and former.kind is node.kind:
+            # It never left, or has, and its number was given out again: with nothing in it, it is as good as another.
+            if former.with_content or self._tree.locations.entries.get(former.ino):
+                return
+            self._tree.locations.forget(former, former.place)
+            self._forget_removed(former)
         node.home_ino = info.st_ino
         self._taken.add(info.st_ino)
         node.pending = (node.pending & ~Pending.MAKE) | Pending.ATTRS
         self._behind.node(node)
+
+    def _made_at(self, node: Node) -> os.stat_result | None:
+        """What lies where *node*, which has no number yet, was to be made; None unless it may be just that."""
+        path = self._places.home(node)
+        info = self._store.stat(path)
+        if info is None or stat.S_IFMT(info.st_mode) != node.format or info.st_ino in self._taken:
+            return None
+        return None if isinstance(node, LinkNode) and self._target(path) != node.target else info
+
+    def _target(self, path: bytes) -> bytes:
+        with self._store.beneath.folder(path) as (fd, last):
+            return os.readlink(last, dir_fd=fd)
 
     def locate_garbage(self) -> None:
         """Correct the metadata where garbage was removed, or taken to the trash, but the record of it was lost."""
@@ -178,6 +224,9 @@ class Whereabouts:
         for entry in list(self._tree.garbage.values()):
             with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
                 self._locate_removed(entry)
+        for entry in self._tree.garbage.values():
+            if entry.place is not None and self._tree.locations.occupant(entry.place) is None:
+                self._tree.locations.record(entry, entry.place)
 
     def _follow(self, trace: Garbage) -> None:
         """What lost its name while it was being moved may not have been moved any more."""
@@ -214,8 +263,11 @@ class Whereabouts:
         ):
             return
         path = self._store.staging(entry.staging) if entry.staging is not None else None
-        if self._is_at(path or self._places.at(entry.place or (None, b"")), entry.home_ino):
-            return
+        here = path or self._places.at(entry.place or (None, b""))
+        if self._is_at(here, entry.home_ino):
+            info = self._store.stat(here) if entry.home_ino is None else None
+            if info is None or stat.S_ISDIR(info.st_mode) == (entry.kind is Kind.DIR):
+                return
         self._tree.locations.forget(entry, entry.place)
         if entry.with_content or self._is_at(self._store.trash(entry.gid), entry.home_ino):
             # Of a directory that is nowhere the rows of what was in it are left to be removed.
