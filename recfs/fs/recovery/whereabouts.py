@@ -149,12 +149,15 @@ class Whereabouts:
         """It was not made where it was to be, so nothing can lie in it there: whatever was to follow has to be found,
         and has the place that its name says until then. None can lie in itself by that.
         """
-        locations, void = self._tree.locations, [node]
-        for item in void:  # which grows
-            void.extend(other for other in locations.entries.get(item.ino, {}).values() if isinstance(other, Node))
-            gone = (other for other in locations.entries.get(item.ino, {}).values() if isinstance(other, Garbage))
-            inside = [below for other in gone for below in locations.entries.get(other.ino, {}).values()]
-            void.extend(below for below in inside if isinstance(below, Node))
+        locations, void, inside = self._tree.locations, [node], [node.ino]
+        seen: set[Node | Garbage] = {node}
+        for ino in inside:  # which grows; what was removed may have some in it, too
+            for other in locations.entries.get(ino, {}).values():
+                if other not in seen:
+                    seen.add(other)
+                    inside.append(other.ino)
+                    if isinstance(other, Node):
+                        void.append(other)
         for item in void:
             locations.forget(item, item.moved)
             item.moved = None
